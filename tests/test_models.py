@@ -1,0 +1,118 @@
+"""The networks have the published checkpoints' keys, shapes and counts, and give the original modules' values."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sotediffusion.models.cascade import PARTS, SIZES
+from sotediffusion.models.effnet import EffNetEncoder
+from sotediffusion.models.previewer import Previewer
+from sotediffusion.models.stage_a import StageA
+from sotediffusion.models.stage_b import StageB
+from sotediffusion.models.stage_c import StageC
+from sotediffusion.models.text import TextTower
+
+DATA = Path(__file__).parent / "data"
+FULL, LITE = SIZES["full"], SIZES["lite"]
+PUBLISHED = {  # name -> class, config, parameters
+    "stage_c": (StageC, FULL.stage_c, 3_589_103_632),
+    "stage_c_lite": (StageC, LITE.stage_c, 1_030_785_040),
+    "stage_b": (StageB, FULL.stage_b, 1_562_941_136),
+    "stage_b_lite": (StageB, LITE.stage_b, 699_471_248),
+    "stage_a": (StageA, FULL.stage_a, 18_406_894),
+    "effnet": (EffNetEncoder, FULL.effnet, 20_197_968),
+    "previewer": (Previewer, FULL.previewer, 3_979_651),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_keys_shapes_and_counts_are_the_published_ones(name: str) -> None:
+    kind, config, parameters = PUBLISHED[name]
+    with torch.device("meta"):
+        network = kind(config)
+    published = json.loads((DATA / f"keys_{name}.json").read_text())
+    ours = {key: list(value.shape) for key, value in network.state_dict().items()}
+    assert list(ours.items()) == list(published.items())  # in this order too
+    assert sum(p.numel() for p in network.parameters()) == parameters
+
+
+def test_the_full_text_tower_counts_as_clip_bigg() -> None:
+    with torch.device("meta"):
+        tower = TextTower(FULL.text)
+    assert len(tower.state_dict()) == 517
+    assert sum(p.numel() for p in tower.parameters()) == 694_659_840
+
+
+def golden_weights(network: nn.Module) -> nn.Module:
+    """Fills a network by the rule that the golden values were computed with (data/golden_outputs.json, "how")."""
+    network = network.double().eval()
+    for k, (name, value) in enumerate(network.state_dict().items()):
+        wave = torch.sin(0.7 * torch.arange(value.numel(), dtype=torch.float64) + k).view(value.shape)
+        if name.endswith("num_batches_tracked"):
+            value.zero_()
+        elif name.endswith("running_var"):
+            value.copy_(1 + 0.5 * wave**2)
+        elif name.endswith(("running_mean", "bias")):
+            value.copy_(0.05 * wave)
+        elif value.dim() >= 2:
+            value.copy_(wave * (2 / value[0].numel()) ** 0.5)
+        else:
+            value.copy_(1 + 0.1 * wave)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("name", "network", "call"),
+    [
+        ("effnet", "effnet", lambda m, x: m.features(x)),
+        ("previewer", "previewer", lambda m, x: m(x)),
+        ("stage_a_decode", "stage_a", lambda m, x: m.decode(x)),
+        ("stage_a_encode_before_quantizing", "stage_a", lambda m, x: m.code(x)),
+    ],
+)
+def test_the_original_modules_values_come_out(name: str, network: str, call) -> None:  # type: ignore[no-untyped-def]
+    golden = json.loads((DATA / "golden_outputs.json").read_text())["golden"][name]
+    kind, config, _ = PUBLISHED[network]
+    x = torch.sin(0.013 * torch.arange(torch.Size(golden["input_shape"]).numel(), dtype=torch.float64)).view(golden["input_shape"])
+    with torch.no_grad():
+        y: Tensor = call(golden_weights(kind(config)), x)
+    assert list(y.shape) == golden["output_shape"]
+    assert abs(y.mean().item() - golden["mean"]) < 1e-10
+    for index, value in golden["samples"].items():
+        assert abs(y.flatten()[int(index)].item() - value) < 1e-9
+
+
+def test_effnet_takes_plain_pictures_and_normalises_them() -> None:
+    network = EffNetEncoder(SIZES["tiny"].effnet).eval()
+    pixels = torch.rand(1, 3, 64, 64)
+    mean, std = torch.tensor([0.485, 0.456, 0.406])[:, None, None], torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+    with torch.no_grad():
+        assert torch.allclose(network(pixels), network.features((pixels - mean) / std))
+
+
+@pytest.mark.parametrize("size", ["tiny", "miniature"])
+@pytest.mark.parametrize("part", PARTS)
+def test_every_network_runs_forward_and_backward(size: str, part: str) -> None:
+    config = getattr(SIZES[size], part)
+    network = PARTS[part](config)
+    g = torch.Generator().manual_seed(0)
+    pooled, r = torch.randn(2, 1, getattr(config, "c_pooled", 1), generator=g), torch.rand(2)
+    if part == "text":
+        out = sum(y.square().mean() for y in network(torch.randint(0, 9, (2, 77))))
+    elif part == "stage_c":
+        cond = network.condition(torch.randn(2, 77, config.c_text, generator=g), pooled)
+        out = network(torch.randn(2, 16, 8, 8, generator=g), r, cond).square().mean()
+    elif part == "stage_b":
+        cond = network.condition(torch.randn(2, 16, 4, 4, generator=g), pooled, (16, 16))
+        out = network(torch.randn(2, 4, 16, 16, generator=g), r, cond).square().mean()
+    elif part == "stage_a":
+        out = network.decode(network.encode(torch.rand(2, 3, 32, 32), quantize=False)).square().mean()
+    elif part == "effnet":
+        out = network(torch.rand(2, 3, 64, 64)).square().mean()
+    else:
+        out = network(torch.randn(2, 16, 4, 4)).square().mean()
+    out.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())

@@ -1,0 +1,148 @@
+"""Our networks give diffusers' numbers on the same random weights."""
+
+import pytest
+import torch
+from torch import nn
+
+from sotediffusion.models.cascade import SIZES
+from sotediffusion.models.stage_b import StageB
+from sotediffusion.models.stage_c import StageC
+from sotediffusion.models.text import TextConfig, TextTower
+from sotediffusion.models.unet import Conditioning, UNet, UNetConfig
+
+unets = pytest.importorskip("diffusers.models.unets", reason="parity needs the dev extra")
+
+
+def fill(module: nn.Module, seed: int = 0) -> None:
+    """Weights that let every path matter: nothing is zero, nothing explodes."""
+    g = torch.Generator().manual_seed(seed)
+    for p in module.parameters():
+        scale = (p[0].numel() ** -0.5) if p.dim() > 1 and p.shape[0] > 1 else 0.3
+        p.data.copy_(torch.randn(p.shape, generator=g) * scale)
+
+
+def to_diffusers(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    out = {}
+    for key, value in state.items():
+        if "in_proj" in key:
+            kind = key.rsplit("_", 1)[1]
+            for name, part in zip("qkv", value.chunk(3), strict=True):
+                out[key.replace(f"attn.in_proj_{kind}", f"to_{name}.{kind}")] = part
+        else:
+            key = key.replace("attention.attn.out_proj", "attention.to_out.0")
+            out["clip_txt_pooled_mapper" + key[11:] if key.startswith("clip_mapper") else key] = value
+    return out
+
+
+def reference(config: UNetConfig, ours: UNet) -> nn.Module:
+    kinds = {"C": "SDCascadeResBlock", "T": "SDCascadeTimestepBlock", "A": "SDCascadeAttnBlock"}
+    theirs = unets.StableCascadeUNet(
+        in_channels=config.c_latent, out_channels=config.c_latent, timestep_ratio_embedding_dim=config.c_r, patch_size=config.patch,
+        conditioning_dim=config.c_cond, block_out_channels=config.widths, num_attention_heads=config.heads,
+        down_num_layers_per_block=config.down, up_num_layers_per_block=config.up, down_blocks_repeat_mappers=config.down_repeats,
+        up_blocks_repeat_mappers=config.up_repeats, block_types_per_layer=tuple(tuple(kinds[k] for k in lv) for lv in config.levels),
+        clip_text_in_channels=config.c_text or None, clip_text_pooled_in_channels=config.c_pooled,
+        clip_image_in_channels=config.c_image or None, clip_seq=config.c_seq, effnet_in_channels=config.c_effnet or None,
+        pixel_mapper_in_channels=config.c_pixels or None, dropout=config.dropout, self_attn=config.self_attn,
+        timestep_conditioning_type=config.conds, switch_level=config.switch_level,
+    )  # fmt: skip
+    missing = theirs.load_state_dict(to_diffusers(ours.state_dict()))
+    assert not missing.missing_keys and not missing.unexpected_keys
+    return theirs.eval()
+
+
+def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-5) -> None:
+    assert a.shape == b.shape
+    assert (a - b).abs().max() <= tolerance * b.abs().max()
+
+
+TINY = SIZES["tiny"]
+LITE_LIKE = UNetConfig(
+    **{**TINY.stage_b.__dict__, "heads": (-1, 2, 2, 2), "up_repeats": (3, 3, 2, 2), "down_repeats": (1, 2, 1, 1)}
+)
+
+
+@pytest.mark.parametrize("switch", [(False,), (True,), None])
+@pytest.mark.parametrize("size", [(8, 8), (6, 9)])
+def test_stage_c_gives_the_reference_values(switch: tuple[bool] | None, size: tuple[int, int]) -> None:
+    config = UNetConfig(**{**TINY.stage_c.__dict__, "switch_level": switch})
+    ours = StageC(config).eval()
+    fill(ours)
+    theirs = reference(config, ours)
+    g = torch.Generator().manual_seed(1)
+    x, r = torch.randn(3, 16, *size, generator=g), torch.tensor([1.0, 0.4, 0.02])
+    text, pooled = torch.randn(3, 77, 32, generator=g), torch.randn(3, 1, 32, generator=g)
+    image = torch.randn(3, 1, 16, generator=g)
+    with torch.no_grad():
+        want = theirs(x, r, clip_text_pooled=pooled, clip_text=text, clip_img=image).sample
+        close(ours(x, r, ours.condition(text, pooled, image)), want)
+        want = theirs(x, r, clip_text_pooled=pooled, clip_text=text, clip_img=torch.zeros_like(image)).sample
+        close(ours(x, r, ours.condition(text, pooled)), want)
+
+
+@pytest.mark.parametrize("config", [TINY.stage_b, LITE_LIKE], ids=["full-like", "lite-like"])
+@pytest.mark.parametrize("size", [(32, 32), (48, 72), (34, 50)])
+def test_stage_b_gives_the_reference_values(config: UNetConfig, size: tuple[int, int]) -> None:
+    ours = StageB(config).eval()
+    fill(ours)
+    theirs = reference(config, ours)
+    g = torch.Generator().manual_seed(2)
+    x, r = torch.randn(2, 4, *size, generator=g), torch.tensor([0.9, 0.1])
+    effnet, pooled = torch.randn(2, 16, 5, 7, generator=g), torch.randn(2, 1, 32, generator=g)
+    with torch.no_grad():
+        want = theirs(x, r, clip_text_pooled=pooled, effnet=effnet).sample
+        close(ours(x, r, ours.condition(effnet, pooled, size)), want)
+        pixels = torch.randn(2, 3, 8, 8, generator=g)
+        want = theirs(x, r, clip_text_pooled=pooled, effnet=effnet, pixels=pixels).sample
+        close(ours(x, r, ours.condition(effnet, pooled, size, pixels)), want)
+
+
+@pytest.mark.parametrize("act", ["gelu", "quick_gelu"])
+def test_text_tower_gives_the_reference_values(act: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = TextConfig(width=32, layers=3, heads=4, hidden=64, projection=24, vocabulary=100, eos=99, act=act)
+    ours = TextTower(config).eval()
+    fill(ours)
+    theirs = transformers.CLIPTextModelWithProjection(
+        transformers.CLIPTextConfig(
+            vocab_size=100, hidden_size=32, intermediate_size=64, projection_dim=24, num_hidden_layers=3, num_attention_heads=4,
+            hidden_act=act, bos_token_id=98, eos_token_id=99, pad_token_id=99,
+        )
+    ).eval()  # fmt: skip
+    theirs.load_state_dict(ours.state_dict())
+    tokens = torch.randint(0, 98, (2, 77), generator=torch.Generator().manual_seed(0))
+    tokens[0, 20:], tokens[1, 50:] = 99, 99
+    mask = torch.arange(77)[None] <= torch.tensor([[20], [50]])
+    with torch.no_grad():
+        for seen in (mask, None):
+            hidden, pooled = ours(tokens, seen)
+            want = theirs(tokens, attention_mask=None if seen is None else seen.long(), output_hidden_states=True)
+            close(hidden, want.hidden_states[-1])
+            close(pooled, want.text_embeds)
+
+
+def test_rows_of_other_text_lengths_in_one_batch_equal_themselves_alone() -> None:
+    ours = StageC(TINY.stage_c).eval()
+    fill(ours)
+    g = torch.Generator().manual_seed(3)
+    x, r = torch.randn(2, 16, 8, 8, generator=g), torch.tensor([0.7, 0.3])
+    conds = [ours.condition(torch.randn(1, n, 32, generator=g), torch.randn(1, 1, 32, generator=g)) for n in (77, 231)]
+    with torch.no_grad():
+        together = ours(x, r, Conditioning.cat(conds))
+        for i, cond in enumerate(conds):
+            close(together[i : i + 1], ours(x[i : i + 1], r[i : i + 1], cond))
+
+
+def test_the_time_embedding_stays_float32_under_bfloat16_weights() -> None:
+    """At bfloat16 weights the answer must stay nearer the float32 one than a rounded ratio would put it."""
+    ours = StageC(TINY.stage_c).eval()
+    fill(ours)
+    g = torch.Generator().manual_seed(4)
+    x, text, pooled = (torch.randn(s, generator=g) for s in ((1, 16, 8, 8), (1, 77, 32), (1, 1, 32)))
+    r = torch.tensor([0.4567])
+    with torch.no_grad():
+        want = ours(x, r, ours.condition(text, pooled))
+        rounded = ours(x, r.bfloat16().float(), ours.condition(text, pooled))
+        ours.bfloat16()
+        got = ours(x, r, ours.condition(text.bfloat16(), pooled.bfloat16())).float()
+    assert (got - want).norm() < 0.5 * (rounded - want).norm()
