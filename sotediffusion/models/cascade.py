@@ -59,14 +59,27 @@ class Cascade:
     license: str = ""
     hashes: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    offload_to: torch.device | str | None = None  # where a network runs that otherwise rests in main memory
+    resident: str = ""  # the network that is there now
 
     def parts(self) -> dict[str, nn.Module]:
         """The networks that are there, by name."""
         networks = {name: getattr(self, name) for name in PARTS}
         return {name: network for name, network in networks.items() if network is not None}
 
+    def use(self, part: str) -> Any:
+        """The network of this name, ready to run: brought to `offload_to` first where the others rest in main memory."""
+        network = getattr(self, part)
+        if self.offload_to is not None and part != self.resident:
+            if self.resident:
+                getattr(self, self.resident).to("cpu")
+            self.resident = part
+            network.to(self.offload_to)
+        return network
+
     def to(self, device: torch.device | str) -> "Cascade":
         """Moves every network; returns itself."""
+        self.offload_to, self.resident = None, ""
         for network in self.parts().values():
             network.to(device)
         return self

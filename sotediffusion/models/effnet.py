@@ -53,6 +53,7 @@ class Block(nn.Module):
         super().__init__()
         hidden = d_in * expand
         self.residual = stride == 1 and d_in == d_out
+        layers: list[nn.Module]
         if fused and expand == 1:
             layers = [_conv(d_in, d_out, 3, stride)]
         elif fused:

@@ -111,6 +111,17 @@ class TimestepBlock(nn.Module):
         return torch.addcmul(b, x, 1 + a)
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Scaled dot-product attention of q (B, heads, N, d) over k, v (B, heads, T, d); mask is added to the scores.
+
+    Training on a CPU spells it out: there the backward pass of torch's fused kernel takes several times as long.
+    """
+    if not (torch.is_grad_enabled() and q.device.type == "cpu"):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    return (scores if mask is None else scores + mask).softmax(dim=-1).to(v.dtype) @ v
+
+
 class PackedAttention(nn.Module):
     """Multi-head attention with one packed projection: the parameters of q, k and v lie in one tensor."""
 
@@ -167,7 +178,7 @@ class AttnBlock(nn.Module):
         else:
             (q,) = attn.split(F.linear(norm, attn.in_proj_weight[:width], attn.in_proj_bias[:width]))
             mask = None if mask is None else mask[..., h * w :]
-        out = F.scaled_dot_product_attention(q, key, value, attn_mask=mask)
+        out = attend(q, key, value, mask)
         out = attn.out_proj(out.transpose(1, 2).reshape(b, h, w, width))
         return x + self.dropout(out)
 

@@ -23,7 +23,7 @@ class StageB(UNet):
     def condition(self, effnet: Tensor, pooled: Tensor, size: tuple[int, int], pixels: Tensor | None = None) -> Conditioning:
         """Everything that stays the same over the steps.
 
-        effnet (B, c_effnet, h, w), any h and w, zeros to leave it out; pooled (B, P, c_pooled); size (H, W) of the Stage B latent;
+        effnet (B, c_effnet, h, w), any h and w, zeros to leave it out; pooled (B, P, c_pooled); size (H, W) to draw;
         pixels (B, 3, y, x), zeros when None.
         """
         c = self.config

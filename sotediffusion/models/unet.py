@@ -5,7 +5,8 @@ Wuerstchen: https://arxiv.org/abs/2306.00637.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -73,14 +74,13 @@ class Conditioning:
 
     def rows(self, index: Tensor) -> "Conditioning":
         """The rows of a batch that `index` (n,) names, in its order."""
-        take = lambda x: None if x is None else x[index]  # noqa: E731
-        return Conditioning([k[index] for k in self.keys], [v[index] for v in self.values], self.shifts,
-                            take(self.mask), take(self.spatial))
-
-    def to(self, device: torch.device | str) -> "Conditioning":
-        """The same on another device."""
-        move = lambda x: [y.to(device) for y in x] if isinstance(x, list) else None if x is None else x.to(device)  # noqa: E731
-        return Conditioning(**{f.name: move(getattr(self, f.name)) for f in fields(self)})
+        return Conditioning(
+            [key[index] for key in self.keys],
+            [value[index] for value in self.values],
+            self.shifts,
+            None if self.mask is None else self.mask[index],
+            None if self.spatial is None else self.spatial[index],
+        )
 
 
 def _cat_padded(rows: tuple[Tensor, ...], length: int) -> Tensor:
@@ -108,7 +108,7 @@ class UNet(nn.Module):
     def build_body(self) -> None:
         """Registers the layers in the order of the published files."""
         c = self.config
-        self.embedding = nn.Sequential(Unshuffle(c.patch), Pointwise(c.c_latent * c.patch**2, c.widths[0]), Norm())
+        self.embedding: Any = nn.Sequential(Unshuffle(c.patch), Pointwise(c.c_latent * c.patch**2, c.widths[0]), Norm())
         self.down_blocks, self.down_downscalers, self.down_repeat_mappers = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         self.up_blocks, self.up_upscalers, self.up_repeat_mappers = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         levels = len(c.widths)
@@ -120,7 +120,7 @@ class UNet(nn.Module):
             self.up_blocks.append(self._level(i, c.up[levels - 1 - i], skip=i < levels - 1))
             self.up_upscalers.append(self._between(i, up=True))
             self.up_repeat_mappers.append(self._repeats(i, c.up_repeats[levels - 1 - i]))
-        self.clf = nn.Sequential(Norm(), Pointwise(c.widths[0], c.c_latent * c.patch**2), Shuffle(c.patch))
+        self.clf: Any = nn.Sequential(Norm(), Pointwise(c.widths[0], c.c_latent * c.patch**2), Shuffle(c.patch))
         for kind in (AttnBlock, TimestepBlock):
             for index, block in enumerate(self.blocks(kind)):
                 block.index = index
@@ -169,9 +169,10 @@ class UNet(nn.Module):
             for mapper in (block.mapper, *(getattr(block, f"mapper_{name}") for name in block.conds)):
                 nn.init.zeros_(mapper.weight)
 
-    def blocks(self, kind: type) -> Iterator[nn.Module]:
+    def blocks(self, kind: type) -> Iterator[Any]:
         """All blocks of one kind, in the order of the forward pass."""
-        return (block for level in (*self.down_blocks, *self.up_blocks) for block in level if isinstance(block, kind))
+        levels: tuple[Any, ...] = (*self.down_blocks, *self.up_blocks)
+        return (block for level in levels for block in level if isinstance(block, kind))
 
     def condition_tokens(self, tokens: Tensor, mask: Tensor | None = None, spatial: Tensor | None = None) -> Conditioning:
         """The step-constant part of every block for normalised condition tokens (B, T, c_cond)."""
@@ -190,7 +191,7 @@ class UNet(nn.Module):
         return self._up(self._down(h, r_embed, cond), r_embed, cond).permute(0, 3, 1, 2)
 
     def _down(self, x: Tensor, r_embed: Tensor, cond: Conditioning) -> list[Tensor]:
-        skips = []
+        skips: list[Tensor] = []
         for blocks, downscale, repeats in zip(self.down_blocks, self.down_downscalers, self.down_repeat_mappers, strict=True):
             x = downscale(x)
             x = self._run(blocks, repeats, x, None, r_embed, cond)
@@ -205,7 +206,7 @@ class UNet(nn.Module):
             x = upscale(self._run(blocks, repeats, x, skips[i] if i else None, r_embed, cond))
         return self.clf(x)
 
-    def _run(self, blocks: nn.ModuleList, repeats: nn.ModuleList, x: Tensor, skip: Tensor | None,
+    def _run(self, blocks: Any, repeats: Any, x: Tensor, skip: Tensor | None,
              r_embed: Tensor, cond: Conditioning) -> Tensor:
         if skip is not None:
             x = resize(x, (skip.shape[1], skip.shape[2]))  # an odd level comes back one cell short
