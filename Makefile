@@ -1,0 +1,51 @@
+# make demo   set up and draw the model card's picture with the embedded model
+# make test   set up and pass ruff, mypy and the tests
+# PYTHON=python3.12 make ...   with another Python (3.11 or newer)
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile -c constraints.txt
+
+PROMPT := newest, extremely aesthetic, best quality, 1girl, solo, cat ears, pink hair, orange eyes, long hair, bare shoulders, \
+looking at viewer, smile, indoors, casual, living room, playing guitar,
+NEGATIVE := very displeasing, worst quality, monochrome, realistic, oldest, loli,
+
+.PHONY: demo test check format miniature clean
+
+demo: $(VENV)/.installed
+	@$(BIN)/sote generate "$(PROMPT)" --negative "$(NEGATIVE)" --preset card --seed 1 --out "outputs/card-{seed}.png"
+
+test: check
+	$(BIN)/python -m pytest -q -n 2
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+
+# Repeats the training of the embedded model: draws the pictures, then trains each part. Hours on a CPU; stopped, it goes on where it was.
+miniature: $(VENV)/.installed-dev
+	$(BIN)/sote train render --out work/miniature/data --count 60000 --processes $$(nproc)
+	for part in effnet stage-a stage-c stage-b; do \
+		$(BIN)/sote train miniature $$part --data work/miniature/data --out work/miniature/run || exit 1; \
+	done
+	$(BIN)/sote train miniature assemble work/miniature/run sotediffusion/miniature/weights
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e .
+	@touch $@
+
+# k-diffusion's samplers are compared with ours; its own requirements (torchvision among them) are not needed for that.
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e ".[dev]"
+	$(PIP) --no-deps k-diffusion
+	@touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) build dist outputs .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,301 @@
+"""`sote generate`: from prompts to picture files."""
+
+import json
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
+from datetime import date
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sotediffusion.config import build, read_toml
+from sotediffusion.names import unknown
+from sotediffusion.safety.policy import check_request
+from sotediffusion.safety.provenance import SOFTWARE
+from sotediffusion.types import Event, Picture, Request, UserError
+
+MINIATURE = "miniature"  # the model inside the package
+GPU_BATCH = 4  # pictures drawn together
+TEMPLATE = "outputs/{date}-{seed}-{prompt}"
+PARTS = {"stage_c": "stage_c", "stage_b": "stage_b", "stage_a": "stage_a", "text_encoder": "text", "effnet": "effnet",
+         "tokenizer": "tokenizer"}  # fmt: skip
+DTYPES = ("float32", "bfloat16", "float16")
+FIELDS = {field.name for field in fields(Request)}
+
+SOURCE = (
+    click.option("--file", "prompts_file", type=click.Path(path_type=Path), help="Prompts from a file, one a line."),
+    click.option("--negative", "-n", help="What to avoid."),
+    click.option("--preset", help="Settings to start from: card, civitai or v2."),
+    click.option("--like", type=click.Path(path_type=Path), help="Settings to start from: those inside a picture."),
+    click.option("--init", "init_file", type=click.Path(path_type=Path), help="A picture to start from instead of noise."),
+    click.option("--strength", type=float, help="How much of --init is redrawn, above 0 up to 1.  [0.6]"),
+)
+SETTINGS = (
+    click.option("--size", metavar="WxH", help="Pixels, multiples of 8.  [the model's own]"),
+    click.option("--steps", type=int, help="Steps of Stage C.  [30]"),
+    click.option("--guidance", type=float, help="Guidance of Stage C; 1 and less is off.  [7]"),
+    click.option("--decoder-steps", type=int, help="Steps of Stage B.  [10]"),
+    click.option("--decoder-guidance", type=float, help="Guidance of Stage B.  [2]"),
+    click.option("--sampler", help="ddpm, ddim, euler, euler_ancestral, dpmpp_2m, dpmpp_2m_sde or lcm.  [ddpm]"),
+    click.option("--decoder-sampler", help="The same for Stage B.  [ddpm]"),
+    click.option("--schedule", help="default, sgm_uniform, karras or exponential.  [default]"),
+    click.option("--decoder-schedule", help="The same for Stage B.  [default]"),
+    click.option("--shift", type=float, help="Shift of Stage C's schedule.  [1]"),
+    click.option("--decoder-shift", type=float, help="Shift of Stage B's schedule.  [1]"),
+    click.option("--rescale", type=float, help="Guidance rescale, 0 to 1.  [0]"),
+    click.option("--compression", type=float, help="Pixels to a cell of Stage C.  [the model's own]"),
+    click.option("--seed", type=int, help="Seed of the first picture; the next ones count on.  [random]"),
+    click.option("--count", type=int, help="Pictures of each prompt.  [1]"),
+)
+MODEL = (
+    click.option("--model", help="A folder, a file, a hub id or `miniature`.  [miniature]"),
+    click.option("--stage-c", type=click.Path(path_type=Path), help="Stage C from a file of its own; likewise:"),
+    *(click.option(f"--{part}", type=click.Path(path_type=Path))
+      for part in ("stage-b", "stage-a", "text-encoder", "effnet", "tokenizer")),
+    click.option("--dtype", type=click.Choice(DTYPES), help="What is computed in.  [float32 on a CPU, else bfloat16]"),
+    click.option("--device", help="cpu, cuda, cuda:1, mps.  [cuda where there is one]"),
+)  # fmt: skip
+OUTPUT = (
+    click.option("--out", "-o", default=TEMPLATE, show_default=True, help="{seed} {index} {date} {prompt} are filled in."),
+    click.option("--format", "file_format", help="png, webp or jpeg.  [by the suffix of --out, else png]"),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object per picture."),
+)
+
+
+def _with(options: tuple[Callable[[Any], Any], ...]) -> Callable[[Any], Any]:
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+@click.command()
+@click.argument("prompt", required=False)
+@_with(SOURCE)
+@_with(SETTINGS)
+@_with(MODEL)
+@_with(OUTPUT)
+def generate(prompt: str | None, prompts_file: Path | None, model: str | None, out: str, file_format: str | None, as_json: bool,
+             **options: Any) -> None:  # fmt: skip
+    """Draw PROMPT, or each line of --file or of the standard input (PROMPT `-`, or none).
+
+    \b
+    Examples:
+      sote generate "1girl, solo, cat ears, pink hair, smile, indoors" --seed 7
+      sote generate --like picture.png --guidance 5 --count 4
+      sote generate --file prompts.txt --out "pictures/{index:03}-{seed}.webp"
+    """
+    from sotediffusion.pictures.files import check_template, choose_format
+
+    template, file_format = choose_format(out, file_format)
+    check_template(template)
+    like = _like(options["like"])
+    orders = _orders(prompt, prompts_file, like, options)
+    cascade = _open(model, options)
+    _compare(cascade, like)
+    _notice(cascade, orders[0])
+    tell = _print_json if as_json else _print_line
+    taken: set[Path] = set()
+    try:
+        for picture, seconds in _draw(cascade, orders):
+            path = _save(picture, template, file_format, taken)
+            tell(path, picture, seconds)
+    except KeyboardInterrupt:
+        click.echo(f"stopped; {len(taken)} of {len(orders)} pictures are finished and kept", err=True)
+        raise SystemExit(130) from None
+
+
+def _orders(prompt: str | None, prompts_file: Path | None, like: dict[str, Any], options: dict[str, Any]) -> list[Request]:
+    """One order for each picture, later sources over earlier ones: defaults, --preset, --like, options."""
+    values = _preset(options["preset"]) | {key: like[key] for key in FIELDS - {"count", "init"} if like.get(key) is not None}
+    values |= {key: value for key, value in options.items() if key in FIELDS and value is not None}
+    if options["size"] is not None:
+        values |= _size(options["size"])
+    if options["init_file"] is not None:
+        values["init"] = _bytes(options["init_file"])
+    elif like.get("software") == SOFTWARE and "strength" in like:
+        raise UserError("init", f"{options['like']} was drawn from a picture; give that picture with --init")
+    prompts = _prompts(prompt, prompts_file, values.get("prompt"))
+    requests = [build(Request, values | {"prompt": text}) for text in prompts]
+    from sotediffusion.diffusion.samplers import SAMPLERS
+    from sotediffusion.diffusion.schedule import SCHEDULES
+    from sotediffusion.limits import validate
+
+    for request in requests:
+        validate(request, SAMPLERS, SCHEDULES)
+        check_request(request.prompt, request.negative, request.guidance, request.decoder_guidance)
+    return [order for request in requests for order in _one_by_one(request)]
+
+
+def _one_by_one(request: Request) -> list[Request]:
+    first = secrets.randbelow(2**32) if request.seed is None else request.seed
+    return [replace(request, seed=first + place, count=1) for place in range(request.count)]
+
+
+def _prompts(prompt: str | None, prompts_file: Path | None, like: str | None) -> list[str]:
+    if prompt is not None and prompts_file is not None:
+        raise UserError("prompt", "it is given twice, as an argument and by --file; leave one out")
+    if prompts_file is not None:
+        lines = _text(prompts_file).splitlines()
+    elif prompt == "-" or (prompt is None and like is None and not sys.stdin.isatty()):
+        lines = sys.stdin.read().splitlines()
+    else:
+        return [prompt if prompt is not None else like or ""]
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise UserError("prompt", f"{prompts_file or 'the standard input'} holds no line of text; write one prompt a line")
+    return prompts
+
+
+def _preset(name: str | None) -> dict[str, Any]:
+    if name is None:
+        return {}
+    folder = files("sotediffusion") / "presets" / "generate"
+    known = sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    if name not in known:
+        raise unknown("preset", name, known)
+    return read_toml(str(folder / f"{name}.toml"))
+
+
+def _like(file: Path | None) -> dict[str, Any]:
+    """The settings inside a picture."""
+    if file is None:
+        return {}
+    from sotediffusion.pictures.files import read_settings
+
+    settings = read_settings(file)
+    left = sorted(settings.get("other") or {})
+    if left:
+        click.echo(f"note: not taken over from {file}: {', '.join(left)[:200]}", err=True)
+    return settings
+
+
+def _compare(cascade: Any, like: dict[str, Any]) -> None:
+    hashes = like.get("hashes")
+    if hashes and hashes != cascade.hashes:
+        click.echo(f"note: {like.get('model')} drew that picture with other weights than {cascade.name} has", err=True)
+
+
+def _size(text: str) -> dict[str, int]:
+    width, x, height = text.lower().partition("x")
+    if not (x and width.isdecimal() and height.isdecimal() and len(text) < 20):
+        raise UserError("size", f"{text[:40]!r} is not WIDTHxHEIGHT in pixels; write for example 1024x1536")
+    return {"width": int(width), "height": int(height)}
+
+
+def _open(model: str | None, options: dict[str, Any]) -> Any:
+    from sotediffusion.weights.store import DTYPES, Parts, open_cascade
+
+    named = {ours: options[part] for part, ours in PARTS.items() if options[part] is not None}
+    if model == MINIATURE or (model is None and not named):
+        model = str(files("sotediffusion") / "miniature" / "weights")
+    device = _device(options["device"])
+    dtype = DTYPES[options["dtype"] or ("float32" if device == "cpu" else "bfloat16")]
+    cascade = open_cascade(Parts(base=model, **named) if named else str(model), dtype, device)
+    for note in cascade.notes:
+        click.echo(f"note: {note}", err=True)
+    return cascade
+
+
+def _device(name: str | None) -> str:
+    """The device asked for, or the best there is; UserError where torch cannot reach it."""
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0][:160]
+        raise UserError("device", f"{name!r} cannot be used here ({reason}); take cpu, or leave it out") from None
+    return name
+
+
+def _notice(cascade: Any, order: Request) -> None:
+    from sotediffusion.limits import size_note
+
+    note = size_note(order, cascade.conventions.width, cascade.conventions.height)
+    if note:
+        click.echo(f"note: {note}", err=True)
+
+
+def _draw(cascade: Any, orders: list[Request]) -> Iterator[tuple[Picture, float]]:
+    """Each picture as soon as it is finished, with the seconds since the one before."""
+    from sotediffusion.generate import draw
+
+    on_cpu = next(cascade.text.parameters()).device.type == "cpu"
+    together = 1 if on_cpu else GPU_BATCH  # a CPU gains nothing by more, and stopped it would lose more
+    began = time.perf_counter()
+    for place in range(0, len(orders), together):
+        batch = orders[place : place + together]
+        with _Progress(f"{place + len(batch)}/{len(orders)}") as progress:
+            for picture in draw(cascade, batch, progress, together):
+                seconds, began = time.perf_counter() - began, time.perf_counter()
+                yield picture, seconds
+
+
+class _Progress:
+    """One bar per stage, named after it, on the terminal and nowhere else."""
+
+    def __init__(self, label: str):
+        from tqdm import tqdm
+
+        self._bar = tqdm(desc=label, disable=None, leave=False, unit="step")
+        self._label = label
+        self._stage = ""
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+
+    def __call__(self, event: Event) -> None:
+        if event.stage != self._stage:
+            self._stage = event.stage
+            self._bar.reset(total=event.steps or None)
+            self._bar.set_description(f"{self._label} {event.stage}")
+        self._bar.update(event.step - self._bar.n)
+
+
+def _save(picture: Picture, template: str, file_format: str, taken: set[Path]) -> Path:
+    from sotediffusion.pictures.files import picture_path, save_picture
+
+    values = {"seed": picture.seed, "index": len(taken) + 1, "date": date.today().isoformat(),
+              "prompt": str(picture.settings.get("prompt", ""))}  # fmt: skip
+    path = picture_path(template, values, taken)
+    save_picture(picture, path, file_format)
+    taken.add(path)
+    return path
+
+
+def _print_line(path: Path, picture: Picture, seconds: float) -> None:
+    click.echo(f"{path}  seed {picture.seed}  {seconds:.1f} s")
+
+
+def _print_json(path: Path, picture: Picture, seconds: float) -> None:
+    line = {"path": os.fspath(path), "seed": picture.seed, "seconds": round(seconds, 3), "settings": picture.settings}
+    click.echo(json.dumps(line, ensure_ascii=True))
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError("init", f"{path} cannot be read ({error.strerror}); give the path of a PNG, JPEG or WebP file") from None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UserError("file", f"{path} cannot be read ({reason}); give a text file with one prompt a line") from None

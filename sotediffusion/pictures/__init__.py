@@ -1,0 +1,1 @@
+"""Pictures as files: opened under limits, saved whole, with their settings inside."""

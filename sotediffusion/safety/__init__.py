@@ -1,0 +1,1 @@
+"""What may be asked for, kept and shown, and the marks a made picture carries."""

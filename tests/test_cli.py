@@ -1,0 +1,230 @@
+"""The command: what it draws, what it prints, and how it says no."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import tiny_cascade
+
+from sotediffusion.cli.main import AREAS, main
+from sotediffusion.pictures.files import read_settings
+from sotediffusion.weights.store import save_cascade
+
+SOTE = [sys.executable, "-m", "sotediffusion.cli.main"]
+ROOT = Path(__file__).parent.parent
+FAST = ("--steps", "2", "--decoder-steps", "1", "--size", "128x192")
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    save_cascade(tiny_cascade(), path)
+    return str(path)
+
+
+@pytest.fixture
+def sote(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stopped:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return stopped.value.code, out, err
+
+    return run
+
+
+@pytest.mark.parametrize("name", AREAS)
+def test_every_area_that_help_lists_is_there(name):
+    module, command, about = AREAS[name]
+    assert getattr(import_module(module), command).name
+    assert about.endswith(".")
+
+
+def test_help_names_every_area(sote):
+    code, out, _ = sote("--help")
+    assert code == 0
+    assert all(name in out for name in AREAS)
+
+
+def test_a_prompt_becomes_a_picture_with_its_settings(sote, model, tmp_path):
+    options = ("-n", "worst quality", "--model", model, *FAST, "--seed", 5, "--out", "a.png")
+    code, out, err = sote("generate", "1girl, solo", *options)
+    assert (code, err) == (0, "")
+    assert out.startswith("a.png  seed 5")
+    assert Image.open("a.png").size == (128, 192)
+    settings = read_settings("a.png")
+    assert (settings["prompt"], settings["negative"]) == ("1girl, solo", "worst quality")
+    assert (settings["steps"], settings["seed"]) == (2, 5)
+    assert settings["ai_generated"] is True
+
+
+def test_a_size_far_from_the_models_own_is_drawn_with_a_note(sote, model):
+    code, _, err = sote("generate", "a cat", "--model", model, *FAST, "--size", "64x64", "--out", "a.png")
+    assert code == 0
+    assert err.startswith("note: 64x64 is far from what this model was trained on, around 128x192")
+    assert Image.open("a.png").size == (64, 64)
+
+
+def test_like_draws_the_same_pixels_again(sote, model):
+    options = ("--seed", 9, "--guidance", 3, "--sampler", "euler_ancestral", "--shift", 2)
+    sote("generate", "1girl, {red|blue} hair", "--model", model, *FAST, *options, "--out", "a.png")
+    code, _, err = sote("generate", "--like", "a.png", "--model", model, "--out", "b.png")
+    assert (code, err) == (0, "")
+    assert np.array_equal(np.asarray(Image.open("a.png")), np.asarray(Image.open("b.png")))
+    assert read_settings("a.png") == read_settings("b.png")
+
+
+def test_options_win_over_like_and_like_over_the_preset(sote, model):
+    sote("generate", "a cat", "--model", model, *FAST, "--seed", 1, "--out", "a.png")
+    sote("generate", "--like", "a.png", "--preset", "v2", "--guidance", 3, "--model", model, "--out", "b.png")
+    settings = read_settings("b.png")
+    assert (settings["guidance"], settings["steps"], settings["sampler"], settings["shift"]) == (3.0, 2, "ddpm", 1.0)
+
+
+def test_a_preset_sets_what_is_not_asked_for(sote, model):
+    code, _, _ = sote("generate", "a cat", "--preset", "civitai", "--compression", 32, *FAST, "--model", model, "--out", "a.png")
+    assert code == 0
+    settings = read_settings("a.png")
+    assert (settings["sampler"], settings["schedule"]) == ("dpmpp_2m", "sgm_uniform")
+    assert settings["decoder_sampler"] == "euler_ancestral"
+    assert (settings["shift"], settings["compression"], settings["steps"]) == (2.0, 32.0, 2)
+
+
+def test_each_line_of_a_file_is_drawn_and_printed_as_json(sote, model, tmp_path):
+    Path("prompts.txt").write_text("a cat\n\n  a dog  \n", encoding="utf-8")
+    code, out, _ = sote("generate", "--file", "prompts.txt", "--model", model, *FAST, "--seed", 3, "--count", 2, "--json",
+                        "--out", "{index}-{seed}-{prompt}.webp")  # fmt: skip
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [line["path"] for line in lines] == ["1-3-a-cat.webp", "2-4-a-cat.webp", "3-3-a-dog.webp", "4-4-a-dog.webp"]
+    assert all(Path(line["path"]).exists() and line["settings"]["seed"] == line["seed"] for line in lines)
+
+
+def test_prompts_come_from_the_standard_input(sote, model, monkeypatch):
+    import io
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a cat\na dog\n"))
+    code, out, _ = sote("generate", "-", "--model", model, *FAST, "--out", "{prompt}.jpg")
+    assert code == 0
+    assert Path("a-cat.jpg").exists()
+    assert Path("a-dog.jpg").exists()
+
+
+def test_a_picture_to_start_from_needs_to_be_given_again(sote, model):
+    Image.new("RGB", (64, 64), "red").save("red.png")
+    options = ("--init", "red.png", "--strength", 0.5, "--model", model)
+    code, _, err = sote("generate", "a cat", *options, *FAST, "--seed", 1, "--out", "a.png")
+    assert (code, err) == (0, "")
+    assert read_settings("a.png")["strength"] == 0.5
+    code, _, err = sote("generate", "--like", "a.png", "--model", model)
+    assert code == 2
+    assert "give that picture with --init" in err
+    assert sote("generate", "--like", "a.png", *options, "--out", "b.png")[0] == 0
+    assert np.array_equal(np.asarray(Image.open("a.png")), np.asarray(Image.open("b.png")))
+
+
+def test_parts_may_be_named_one_by_one(sote, model, tmp_path):
+    part = ("--stage-a", f"{model}/stage_a.safetensors")
+    code, _, err = sote("generate", "a cat", "--model", model, *part, *FAST, "--out", "a.png")
+    assert (code, err) == (0, "")
+
+
+def test_info_prints_what_a_file_carries(sote, model):
+    sote("generate", "a cat", "--model", model, *FAST, "--seed", 7, "--out", "a.png")
+    code, out, _ = sote("info", "a.png")
+    assert code == 0
+    assert "prompt: a cat" in out
+    assert "seed: 7" in out
+    assert json.loads(sote("info", "a.png", "--json")[1]) == read_settings("a.png")
+
+
+def test_text_from_a_file_cannot_steer_the_terminal(sote):
+    from PIL import PngImagePlugin
+
+    info = PngImagePlugin.PngInfo()
+    info.add_text("parameters", "a\x1b[31mcat\nSteps: 2, Seed: 1, CFG scale: 7")
+    Image.new("RGB", (8, 8)).save("a.png", pnginfo=info)
+    assert "\x1b" not in sote("info", "a.png")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["genrate"], "there is no command 'genrate'; did you mean generate"),
+        (["generate", "x", "--stpes", "3"], "--steps"),
+        (["generate", "x", "--steps", "many"], "'many' is not a valid integer"),
+        (["generate", "x", "--steps", "0"], "steps: 0 is out of range; take one from 1 to 1000"),
+        (["generate", "x", "--guidance", "nan"], "guidance: 'nan' is not a finite number"),
+        (["generate", "x", "--size", "1001x512"], "width: 1001 is not a multiple of 8; nearest are 1000 and 1008"),
+        (["generate", "x", "--size", "big"], "size: 'big' is not WIDTHxHEIGHT"),
+        (["generate", "x", "--sampler", "dpm"], "sampler: 'dpm' is not known; known are, nearest first, ddpm"),
+        (["generate", "x", "--preset", "crad"], "preset: 'crad' is not known; known are, nearest first, card"),
+        (["generate", "x", "--format", "gif"], "format: 'gif' is not known"),
+        (["generate", "x", "--out", "{sead}.png"], "{seed}"),
+        (["generate", " "], "prompt: it is empty"),
+        (["generate", "x" * 9000], "prompt: 9000 characters are too many"),
+        (["generate", "x", "--file", "none.txt"], "given twice"),
+        (["generate", "--file", "none.txt"], "none.txt cannot be read"),
+        (["generate", "x", "--init", "none.png"], "init: none.png cannot be read"),
+        (["generate", "x", "--like", "none.png"], "none.png does not exist"),
+        (["generate", "x", "--dtype", "int8"], "int8"),
+        (["generate", "x", "--device", "quantum"], "device: 'quantum' cannot be used here"),
+        (["generate", "x", "--model", "/nowhere/model"], "/nowhere/model"),
+        (["generate", "loli"], "never drawn"),
+        (["generate", "x", "--guidance", "-1"], "guidance: -1 is out of range"),
+        (["info", "none.png"], "none.png does not exist"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_two(sote, arguments, words, tmp_path):
+    code, out, err = sote(*arguments)
+    assert code == 2
+    assert words in err
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unreadable_picture_to_start_from_is_one_sentence(sote, model):
+    Path("red.png").write_bytes(b"no picture")
+    code, _, err = sote("generate", "x", "--init", "red.png", "--model", model, *FAST)
+    assert code == 2
+    assert "init: 10 bytes is not a PNG, JPEG or WebP picture" in err
+
+
+def test_a_forbidden_line_stops_a_file_before_anything_is_drawn(sote, model, tmp_path):
+    Path("prompts.txt").write_text("a cat\nloli\n")
+    code, out, _ = sote("generate", "--file", "prompts.txt", "--model", model, *FAST)
+    assert (code, out) == (2, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["prompts.txt"]
+
+
+def test_the_command_itself_ends_with_its_code_and_without_a_traceback(tmp_path):
+    run = subprocess.run([*SOTE, "info", "none.png"], capture_output=True, text=True, cwd=ROOT)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr == "sote: file: none.png does not exist; give the path of a picture\n"
+
+
+def test_interrupted_it_keeps_the_finished_pictures_whole(model, tmp_path):
+    command = [*SOTE, "generate", "a cat", "--model", model, *FAST, "--count", "64", "--out", f"{tmp_path}/{{index}}.png"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "2.png").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "pictures are finished and kept" in err
+    assert "Traceback" not in err
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == len(out.splitlines()) >= 2
+    assert all(read_settings(path)["prompt"] == "a cat" and Image.open(path).load() for path in files)
