@@ -45,6 +45,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) -e ".[dev]"
 	$(PIP) --no-deps k-diffusion
+	@$(BIN)/python -c "import skia" || { echo "skia needs two system libraries: apt-get install libegl1 libgl1"; exit 1; }
 	@touch $@ $(VENV)/.installed
 
 clean:

@@ -1,0 +1,143 @@
+"""Times drawing by ours and by diffusers on the same weights, in one run: `python benchmarks/generate.py [--size mid]`.
+
+Checks first that both draw the same picture, then alternates them, and prints medians, their ratio, peak memory of a process
+that does only one of them, and the share of the machine's measured matmul rate.
+"""
+
+import argparse
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from sotediffusion.models.cascade import PARTS, SIZES, Cascade, Conventions  # noqa: E402
+from sotediffusion.text.tokenizer import ClipTokenizer  # noqa: E402
+
+PROMPT = ("newest, extremely aesthetic, best quality, 1girl, solo, cat ears, pink hair, orange eyes, long hair, bare shoulders, "
+          "looking at viewer, smile, indoors, casual, living room, playing guitar,")
+NEGATIVE = "very displeasing, worst quality, monochrome, realistic, oldest,"
+_FULL = SIZES["full"]
+MID = replace(  # about 100M parameters in all
+    _FULL,
+    stage_a=replace(_FULL.stage_a, width=192),
+    stage_b=replace(_FULL.stage_b, c_cond=320, widths=(96, 192, 320, 320), heads=(-1, -1, 5, 5), down=(2, 4, 8, 4),
+                    up=(4, 8, 4, 2),                    c_pooled=512),
+    stage_c=replace(_FULL.stage_c, c_cond=512, widths=(512, 512), heads=(8, 8), down=(2, 5), up=(5, 2), c_text=512, c_pooled=512),
+    text=replace(_FULL.text, width=512, layers=4, heads=8, hidden=2048, projection=512, vocabulary=49408),
+)  # fmt: skip
+
+
+def random_cascade() -> Cascade:
+    """The mid-size cascade with random weights that draw something finite."""
+    from tiny import fill
+
+    networks: dict[str, Any] = {}
+    for i, name in enumerate(("text", "stage_c", "stage_b", "stage_a")):
+        networks[name] = PARTS[name](getattr(MID, name)).eval().requires_grad_(False)
+        fill(networks[name], i)
+    return Cascade(**networks, tokenizer=ClipTokenizer(), config=MID, conventions=Conventions(width=512, height=512), name="mid")
+
+
+def open_size(size: str) -> Cascade:
+    """The embedded cascade, or the mid-size one."""
+    if size == "mid":
+        return random_cascade()
+    from sotediffusion.weights.store import open_cascade
+
+    return open_cascade(str(files("sotediffusion") / "miniature" / "weights"), dtype=torch.float32)
+
+
+def ours(cascade: Cascade, seed: int) -> Any:
+    """One picture by the product's own face."""
+    from sotediffusion import StableCascadeCombinedPipeline
+
+    pipe = StableCascadeCombinedPipeline(cascade)
+    pipe.set_progress_bar_config(disable=True)
+    return lambda: _call(pipe, cascade, seed)
+
+
+def theirs(cascade: Cascade, seed: int) -> Any:
+    """One picture by diffusers, built from objects around the same weights."""
+    import reference_pipelines
+
+    pipe = reference_pipelines.combined(reference_pipelines.components(cascade))
+    return lambda: _call(pipe, cascade, seed)
+
+
+def _call(pipe: Any, cascade: Cascade, seed: int) -> Any:
+    return pipe(
+        prompt=PROMPT, negative_prompt=NEGATIVE, width=SIDE[cascade.name], height=SIDE[cascade.name],
+        prior_num_inference_steps=30, prior_guidance_scale=7.0, num_inference_steps=10, decoder_guidance_scale=2.0,
+        output_type="np",        generator=torch.Generator().manual_seed(seed),
+    ).images[0]  # fmt: skip
+
+
+SIDE = {"mid": 512, "miniature": 1024}  # px; diffusers knows compression 42.67 only, and multiples of 128
+
+
+def matmul_rate(dtype: torch.dtype) -> float:
+    """FLOP/s of a large matrix product, the best of several."""
+    a, b = torch.randn(1024, 1024).to(dtype), torch.randn(1024, 1024).to(dtype)
+    best = min(_timed(lambda: a @ b)[0] for _ in range(20))
+    return 2 * 1024**3 / best
+
+
+def _timed(call: Any) -> tuple[float, Any]:
+    began = time.perf_counter()
+    result = call()
+    return time.perf_counter() - began, result
+
+
+def peak_memory(side: str, args: argparse.Namespace) -> float:
+    """MiB that a process needs which draws once by one side only."""
+    command = [sys.executable, __file__, "--size", args.size, "--only", side, "--threads", str(args.threads)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", choices=("miniature", "mid"), default="miniature")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--only", choices=("ours", "diffusers"))
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    cascade = open_size(args.size)
+    if args.only:
+        {"ours": ours, "diffusers": theirs}[args.only](cascade, 0)()
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        return
+    sides = {"ours": ours(cascade, 0), "diffusers": theirs(cascade, 0)}
+    with FlopCounterMode(display=False) as counter:
+        picture = sides["ours"]()
+    difference = abs(picture - sides["diffusers"]()).max()
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(args.runs):
+        for name, call in sides.items():
+            seconds[name].append(_timed(call)[0])
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    flops, rate = counter.get_total_flops(), matmul_rate(torch.float32)
+    print(f"{args.size}, {SIDE[cascade.name]} px, 30 + 10 steps, guidance 7 and 2, float32, {args.threads} threads, "
+          f"{platform.processor() or platform.machine()}, torch {torch.__version__}")
+    print(f"largest difference {difference:.2g} of 1; {flops / 1e12:.3f} TFLOP a picture, matmul {rate / 1e9:.0f} GFLOP/s")
+    for name in sides:
+        share = flops / median[name] / rate
+        print(f"{name:10} {median[name]:7.2f} s  (min {min(seconds[name]):.2f}, max {max(seconds[name]):.2f})  "
+              f"{share:5.1%} of the matmul rate  peak {peak_memory(name, args):.0f} MiB")
+    print(f"diffusers / ours: {median['diffusers'] / median['ours']:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""Puts the trained parts of a run folder together as a model folder."""
+
+from pathlib import Path
+
+import torch
+
+from sotediffusion.models.cascade import PARTS, SIZES, Cascade, Conventions
+from sotediffusion.text.tokenizer import FolderTokenizer
+from sotediffusion.train.parts import with_tokenizer
+from sotediffusion.train.recipes.base import read_part
+from sotediffusion.types import UserError
+from sotediffusion.weights.store import save_cascade
+
+RUNS = {
+    "text": "stage-c", "stage_c": "stage-c", "stage_b": "stage-b", "stage_a": "stage-a",
+    "effnet": "effnet", "previewer": "effnet",
+}
+
+
+def assemble(runs: Path, out: Path, size: str = "miniature", dtype: str = "float16", width: int = 256, height: int = 256) -> None:
+    """Write the averaged weights of all parts in `runs` as the model folder `out`. Raises UserError naming a missing part."""
+    if not (runs / "tokenizer" / "tokenizer.json").is_file():
+        raise UserError("runs", f"{runs} holds no tokenizer; train it first with: sote train miniature stage-c")
+    tokenizer = FolderTokenizer(runs / "tokenizer")
+    config = with_tokenizer(SIZES[size], tokenizer)
+    networks = {
+        part: read_part(runs / RUNS[part], part, network(getattr(config, part))).to(memory_format=torch.contiguous_format)
+        for part, network in PARTS.items()
+    }
+    conventions = Conventions("masked", "clamped", 32.0, width, height, width * height)
+    cascade = Cascade(**networks, tokenizer=tokenizer, config=config, conventions=conventions,  # type: ignore[arg-type]
+                      name=size, license="apache-2.0")
+    save_cascade(cascade, out, "folder", dtype)

@@ -1,0 +1,76 @@
+"""What the recipes share: a plain default for everything a recipe need not change."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from sotediffusion.train.data import Batch
+from sotediffusion.train.loop import Source
+from sotediffusion.types import UserError
+
+
+class Recipe:
+    """Modules to train and where their batches come from; `loss` is a recipe's own."""
+
+    def __init__(self, modules: Mapping[str, nn.Module], source: Source):
+        self.modules = nn.ModuleDict(dict(modules))
+        self.source = source
+        self.progress = 0.0
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.modules.parameters()).device
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """The scalar to minimise for a batch, and numbers to log."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing besides the modules."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing besides the modules."""
+
+    def weights(self, averages: dict[str, Tensor]) -> dict[str, Tensor]:
+        """All averages."""
+        return averages
+
+
+def read_part(folder: Path, part: str, module: nn.Module) -> nn.Module:
+    """Give `module` the averaged weights of a trained part and freeze it. Raises UserError when they are not there yet."""
+    path = folder / "weights.safetensors"
+    if not path.is_file():
+        raise UserError("out", f"{path} is missing; train it first with: sote train miniature {folder.name}")
+    prefix = part + "."
+    weights = {key.removeprefix(prefix): value for key, value in load_file(path).items() if key.startswith(prefix)}
+    module.load_state_dict(weights)
+    return module.eval().requires_grad_(False)
+
+
+def no_dropout(network: nn.Module) -> None:
+    """Turn dropout off: drawn pictures are endless, and its random numbers cost a sixth of a step."""
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+
+
+@torch.no_grad()
+def refresh_norms(modules: nn.Module, forward: Any, batches: Iterator[Any], count: int) -> None:
+    """Set the BatchNorm statistics of `modules` to exact means over `count` batches (Wu & Johnson 2021, precise BN)."""
+    norms = [m for m in modules.modules() if isinstance(m, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a cumulative mean
+    training = modules.training
+    modules.train()
+    for _ in range(count):
+        forward(next(batches))
+    modules.train(training)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

@@ -1,0 +1,128 @@
+"""EffNet and previewer, together: latents from which every tag can be read and the picture roughly redrawn.
+
+A tag head, thrown away afterwards, gives small features a gradient that a pixel loss would not. Noise on the latents while
+training makes neighbours in latent space mean neighbours in the picture, so that Stage C's small errors stay small.
+"""
+
+import copy
+from collections import Counter
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sotediffusion.models.cascade import CascadeConfig
+from sotediffusion.models.effnet import EffNetEncoder
+from sotediffusion.models.previewer import Previewer
+from sotediffusion.train.data import Batch, Folder, pixels
+from sotediffusion.train.loop import Options
+from sotediffusion.train.recipes.base import Recipe, refresh_norms
+
+DEFAULTS = Options(images=400_000, batch=16, lr=2e-3, decay=0.02, ema=10_000, bf16=True)
+LATENT_NOISE = 0.1  # of a latent's standard deviation, which is one
+PICTURE_WEIGHT, TAG_WEIGHT = 5.0, 0.05  # of the mean L1 of a preview and its colours, of the summed cross-entropy of all tags
+CENSUS = 5000  # samples whose tags make the head's vocabulary
+RAREST = 15  # times a tag must be among them
+NORM_BATCHES = 12
+
+
+class TagHead(nn.Module):
+    """Latents (B, 16, h, w) -> one logit a tag (B, tags)."""
+
+    def __init__(self, c_latent: int, tags: int, width: int = 192):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(c_latent, width, 3, padding=1), nn.BatchNorm2d(width), nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.SiLU(),
+        )  # fmt: skip
+        self.read = nn.Linear(2 * width, tags)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        x = self.layers(latents)
+        return self.read(torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1))
+
+
+def vocabulary(folder: Folder) -> list[str]:
+    """The tags of the folder's first samples that are not too rare, sorted."""
+    counts = Counter(tag for entry in folder.entries[:CENSUS] for group in entry.tags.values() for tag in group)
+    return sorted(tag for tag, count in counts.items() if count >= min(RAREST, max(1, len(folder) // 2)))
+
+
+def labels(batch: Batch, index: dict[str, int]) -> Tensor:
+    """(B, tags), one where a sample has a tag."""
+    result = torch.zeros(batch.size, len(index))
+    for row, groups in enumerate(batch.tags):
+        for tag in (tag for group in groups.values() for tag in group if tag in index):
+            result[row, index[tag]] = 1.0
+    return result
+
+
+def opponent(picture: Tensor) -> Tensor:
+    """Red against green and yellow against blue, (B, 3, h, w) -> (B, 2, h, w).
+
+    Compared besides the picture itself, because a plain L1 lets an early previewer settle for grey.
+    """
+    red, green, blue = picture.unbind(1)
+    return torch.stack([red - green, (red + green) / 2 - blue], 1)
+
+
+class _Float32(nn.Module):
+    """Its convolution outside autocast: the backward pass of a strided depthwise one is 15 times slower in bf16 on a CPU."""
+
+    def __init__(self, convolution: nn.Conv2d):
+        super().__init__()
+        self.stride, self.padding, self.groups = convolution.stride, convolution.padding, convolution.groups
+        self.weight = convolution.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return F.conv2d(x.float(), self.weight, None, self.stride, self.padding, groups=self.groups)
+
+
+def spare_strided_depthwise(network: nn.Module) -> None:
+    """Put `_Float32` in the place of every strided depthwise convolution; keys stay what they were."""
+    for module in network.modules():
+        for name, child in module.named_children():
+            if isinstance(child, nn.Conv2d) and child.groups > 1 and child.stride != (1, 1):
+                setattr(module, name, _Float32(child))
+
+
+class EffNetRecipe(Recipe):
+    """Trains `effnet` and `previewer`, with `head` thrown away."""
+
+    def __init__(self, config: CascadeConfig, folder: Folder):
+        self.index = {tag: i for i, tag in enumerate(vocabulary(folder))}
+        modules = {
+            "effnet": EffNetEncoder(config.effnet),
+            "previewer": Previewer(config.previewer),
+            "head": TagHead(config.effnet.c_latent, len(self.index)),
+        }
+        spare_strided_depthwise(modules["effnet"])
+        super().__init__({name: module.to(memory_format=torch.channels_last) for name, module in modules.items()}, folder)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """Preview L1 and tag cross-entropy, both from noised latents."""
+        picture = pixels(batch.fields["pictures"].to(self.device))
+        latents = self.modules["effnet"](picture)
+        latents = latents + LATENT_NOISE * torch.randn_like(latents)
+        preview = self.modules["previewer"](latents).float()
+        target = F.avg_pool2d(picture, picture.shape[2] // preview.shape[2])
+        picture_loss = F.l1_loss(preview, target)
+        color_loss = F.l1_loss(opponent(preview), opponent(target))
+        logits, truth = self.modules["head"](latents).float(), labels(batch, self.index).to(self.device)
+        tag_loss = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").sum(1).mean()
+        missed = ((logits > 0) != (truth > 0.5)).float().sum(1).mean()
+        loss = PICTURE_WEIGHT * (picture_loss + color_loss) + TAG_WEIGHT * tag_loss
+        return loss, {"preview L1": picture_loss.item(), "colour L1": color_loss.item(), "tag loss": tag_loss.item(), "wrong tags": missed.item()}
+
+    def weights(self, averages: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Encoder and previewer, their BatchNorm statistics measured anew for the averaged weights."""
+        modules = copy.deepcopy(self.modules)
+        modules.load_state_dict(averages)
+
+        def forward(batch: Batch) -> None:
+            modules["previewer"](modules["effnet"](pixels(batch.fields["pictures"].to(self.device))))
+
+        refresh_norms(modules, forward, self.source.batches(1, 0, 32), NORM_BATCHES)
+        return {key: value for key, value in modules.state_dict().items() if not key.startswith("head.")}

@@ -1,0 +1,57 @@
+"""Stage C and its text tower, from scratch and together: from a caption to EffNet's latents of the picture."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from sotediffusion.models.cascade import CascadeConfig
+from sotediffusion.models.stage_c import StageC
+from sotediffusion.models.text import TextTower
+from sotediffusion.train.captions import Captions
+from sotediffusion.train.data import Batch
+from sotediffusion.train.loop import Options, Source
+from sotediffusion.train.loss import DiffusionLoss, Objective
+from sotediffusion.train.recipes.base import Recipe, no_dropout
+
+DEFAULTS = Options(images=4_000_000, batch=32, lr=8e-4, decay=0.01, ema=60_000, bf16=True)
+
+
+def init_text(tower: TextTower) -> None:
+    """CLIP's start (Radford et al. 2021): small embeddings, residual branches scaled down by depth."""
+    width, layers = tower.config.width, tower.config.layers
+    for name, module in tower.named_modules():
+        if isinstance(module, nn.Linear):
+            residual = name.endswith(("out_proj", "fc2"))
+            nn.init.normal_(module.weight, std=width**-0.5 * ((2 * layers) ** -0.5 if residual else 1.0))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    nn.init.normal_(tower.text_model.embeddings.token_embedding.weight, std=0.02)
+    nn.init.normal_(tower.text_model.embeddings.position_embedding.weight, std=0.01)
+
+
+class StageCRecipe(Recipe):
+    """Trains `stage_c` and `text` on cached latents; captions are composed as they are read."""
+
+    def __init__(self, config: CascadeConfig, source: Source, captions: Captions, objective: Objective = Objective()):
+        stage_c, text = StageC(config.stage_c), TextTower(config.text)
+        stage_c.init_weights()
+        no_dropout(stage_c)
+        init_text(text)
+        super().__init__({"stage_c": stage_c, "text": text}, source)
+        self.captions, self.diffusion = captions, DiffusionLoss(objective)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """The diffusion loss given the captions."""
+        tokens, mask = (x.to(self.device) for x in self.captions.encode(batch.tags, batch.keys))
+        hidden, pooled = self.modules["text"](tokens, mask)
+        cond = self.modules["stage_c"].condition(hidden, pooled[:, None])
+        latents = batch.fields["effnet"].to(self.device).float()
+        return self.diffusion(lambda x, r: self.modules["stage_c"](x, r, cond), latents, batch.keys)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The loss's."""
+        return self.diffusion.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The loss's."""
+        self.diffusion.load_state_dict(state)
