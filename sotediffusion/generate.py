@@ -160,8 +160,8 @@ def start_decoder(cascade: Cascade, run: Run) -> None:
     run.trajectory = trajectory(request.decoder_sampler, levels, cascade.conventions.time_condition)
     size = (request.height // 4, request.width // 4)
     run.x = _noise(run, (1, network.config.c_latent, *size), run.text)
-    weight = network.clip_mapper.weight
-    effnet, pooled = run.latent.to(weight), run.pooled.to(weight)
+    dtype = network.clip_mapper.weight.dtype
+    effnet, pooled = run.latent.to(dtype), run.pooled.to(dtype)
     if request.decoder_guidance > 1:
         effnet = torch.cat([effnet, torch.zeros_like(effnet)])  # the reference's negative has no picture to follow
     run.cond = split_rows(network.condition(effnet, pooled[: len(effnet)], size))

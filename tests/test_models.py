@@ -76,7 +76,8 @@ def golden_weights(network: nn.Module) -> nn.Module:
 def test_the_original_modules_values_come_out(name: str, network: str, call) -> None:  # type: ignore[no-untyped-def]
     golden = json.loads((DATA / "golden_outputs.json").read_text())["golden"][name]
     kind, config, _ = PUBLISHED[network]
-    x = torch.sin(0.013 * torch.arange(torch.Size(golden["input_shape"]).numel(), dtype=torch.float64)).view(golden["input_shape"])
+    shape = torch.Size(golden["input_shape"])
+    x = torch.sin(0.013 * torch.arange(shape.numel(), dtype=torch.float64)).view(shape)
     with torch.no_grad():
         y: Tensor = call(golden_weights(kind(config)), x)
     assert list(y.shape) == golden["output_shape"]

@@ -2,53 +2,15 @@
 
 import pytest
 import torch
-from torch import nn
+import transformers
+from reference_pipelines import unet as reference
+from tiny import fill
 
 from sotediffusion.models.cascade import SIZES
 from sotediffusion.models.stage_b import StageB
 from sotediffusion.models.stage_c import StageC
 from sotediffusion.models.text import TextConfig, TextTower
-from sotediffusion.models.unet import Conditioning, UNet, UNetConfig
-
-unets = pytest.importorskip("diffusers.models.unets", reason="parity needs the dev extra")
-
-
-def fill(module: nn.Module, seed: int = 0) -> None:
-    """Weights that let every path matter: nothing is zero, nothing explodes."""
-    g = torch.Generator().manual_seed(seed)
-    for p in module.parameters():
-        scale = (p[0].numel() ** -0.5) if p.dim() > 1 and p.shape[0] > 1 else 0.3
-        p.data.copy_(torch.randn(p.shape, generator=g) * scale)
-
-
-def to_diffusers(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    out = {}
-    for key, value in state.items():
-        if "in_proj" in key:
-            kind = key.rsplit("_", 1)[1]
-            for name, part in zip("qkv", value.chunk(3), strict=True):
-                out[key.replace(f"attn.in_proj_{kind}", f"to_{name}.{kind}")] = part
-        else:
-            key = key.replace("attention.attn.out_proj", "attention.to_out.0")
-            out["clip_txt_pooled_mapper" + key[11:] if key.startswith("clip_mapper") else key] = value
-    return out
-
-
-def reference(config: UNetConfig, ours: UNet) -> nn.Module:
-    kinds = {"C": "SDCascadeResBlock", "T": "SDCascadeTimestepBlock", "A": "SDCascadeAttnBlock"}
-    theirs = unets.StableCascadeUNet(
-        in_channels=config.c_latent, out_channels=config.c_latent, timestep_ratio_embedding_dim=config.c_r, patch_size=config.patch,
-        conditioning_dim=config.c_cond, block_out_channels=config.widths, num_attention_heads=config.heads,
-        down_num_layers_per_block=config.down, up_num_layers_per_block=config.up, down_blocks_repeat_mappers=config.down_repeats,
-        up_blocks_repeat_mappers=config.up_repeats, block_types_per_layer=tuple(tuple(kinds[k] for k in lv) for lv in config.levels),
-        clip_text_in_channels=config.c_text or None, clip_text_pooled_in_channels=config.c_pooled,
-        clip_image_in_channels=config.c_image or None, clip_seq=config.c_seq, effnet_in_channels=config.c_effnet or None,
-        pixel_mapper_in_channels=config.c_pixels or None, dropout=config.dropout, self_attn=config.self_attn,
-        timestep_conditioning_type=config.conds, switch_level=config.switch_level,
-    )  # fmt: skip
-    missing = theirs.load_state_dict(to_diffusers(ours.state_dict()))
-    assert not missing.missing_keys and not missing.unexpected_keys
-    return theirs.eval()
+from sotediffusion.models.unet import Conditioning, UNetConfig
 
 
 def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-5) -> None:
@@ -68,7 +30,7 @@ def test_stage_c_gives_the_reference_values(switch: tuple[bool] | None, size: tu
     config = UNetConfig(**{**TINY.stage_c.__dict__, "switch_level": switch})
     ours = StageC(config).eval()
     fill(ours)
-    theirs = reference(config, ours)
+    theirs = reference(ours)
     g = torch.Generator().manual_seed(1)
     x, r = torch.randn(3, 16, *size, generator=g), torch.tensor([1.0, 0.4, 0.02])
     text, pooled = torch.randn(3, 77, 32, generator=g), torch.randn(3, 1, 32, generator=g)
@@ -85,7 +47,7 @@ def test_stage_c_gives_the_reference_values(switch: tuple[bool] | None, size: tu
 def test_stage_b_gives_the_reference_values(config: UNetConfig, size: tuple[int, int]) -> None:
     ours = StageB(config).eval()
     fill(ours)
-    theirs = reference(config, ours)
+    theirs = reference(ours)
     g = torch.Generator().manual_seed(2)
     x, r = torch.randn(2, 4, *size, generator=g), torch.tensor([0.9, 0.1])
     effnet, pooled = torch.randn(2, 16, 5, 7, generator=g), torch.randn(2, 1, 32, generator=g)
@@ -99,7 +61,6 @@ def test_stage_b_gives_the_reference_values(config: UNetConfig, size: tuple[int,
 
 @pytest.mark.parametrize("act", ["gelu", "quick_gelu"])
 def test_text_tower_gives_the_reference_values(act: str) -> None:
-    transformers = pytest.importorskip("transformers")
     config = TextConfig(width=32, layers=3, heads=4, hidden=64, projection=24, vocabulary=100, eos=99, act=act)
     ours = TextTower(config).eval()
     fill(ours)

@@ -51,7 +51,7 @@ class FolderTokenizer:
     """
 
     def __init__(self, folder: str | Path):
-        self._folder = Path(folder)
+        self.folder = Path(folder)
         self._bpe = self._open()
         padding = self._bpe.padding or {}
         self._bpe.no_truncation()
@@ -65,30 +65,30 @@ class FolderTokenizer:
         return list(self._bpe.encode(text, add_special_tokens=False).ids)
 
     def _open(self) -> tokenizers.Tokenizer:
-        whole, vocab, merges = (self._folder / name for name in ("tokenizer.json", "vocab.json", "merges.txt"))
+        whole, vocab, merges = (self.folder / name for name in ("tokenizer.json", "vocab.json", "merges.txt"))
         if not whole.is_file() and not (vocab.is_file() and merges.is_file()):
-            message = f"{self._folder} holds no tokenizer; it needs tokenizer.json, or vocab.json and merges.txt"
+            message = f"{self.folder} holds no tokenizer; it needs tokenizer.json, or vocab.json and merges.txt"
             raise UserError("tokenizer", message)
         try:
             if whole.is_file():
                 return tokenizers.Tokenizer.from_file(str(whole))
             return _clip_style(*models.BPE.read_file(str(vocab), str(merges)))
         except Exception as error:  # the library raises nothing narrower
-            raise UserError("tokenizer", f"{self._folder} cannot be read ({error}); fetch its files again") from error
+            raise UserError("tokenizer", f"{self.folder} cannot be read ({error}); fetch its files again") from error
 
     def _special(self, name: str, default: str | None) -> int:
         """Find the id of a special token by the name that the folder's settings give it."""
         token = default
-        settings = [_read_json(self._folder / file) for file in ("tokenizer_config.json", "special_tokens_map.json")]
+        settings = [_read_json(self.folder / file) for file in ("tokenizer_config.json", "special_tokens_map.json")]
         for value in (setting[name] for setting in reversed(settings) if setting.get(name)):
             token = value.get("content") if isinstance(value, dict) else value
         if not isinstance(token, str):
-            raise UserError("tokenizer", f"{self._folder} names no {name}; add it to tokenizer_config.json")
-        added = _read_json(self._folder / "added_tokens.json")
+            raise UserError("tokenizer", f"{self.folder} names no {name}; add it to tokenizer_config.json")
+        added = _read_json(self.folder / "added_tokens.json")
         number = self._bpe.token_to_id(token)
         number = added.get(token) if number is None else number
         if not isinstance(number, int):
-            raise UserError("tokenizer", f"{self._folder} has no token {token!r} for its {name}; fetch its files again")
+            raise UserError("tokenizer", f"{self.folder} has no token {token!r} for its {name}; fetch its files again")
         return number
 
 

@@ -114,7 +114,10 @@ class EffNetRecipe(Recipe):
         tag_loss = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").sum(1).mean()
         missed = ((logits > 0) != (truth > 0.5)).float().sum(1).mean()
         loss = PICTURE_WEIGHT * (picture_loss + color_loss) + TAG_WEIGHT * tag_loss
-        return loss, {"preview L1": picture_loss.item(), "colour L1": color_loss.item(), "tag loss": tag_loss.item(), "wrong tags": missed.item()}
+        return loss, {
+            "preview L1": picture_loss.item(), "colour L1": color_loss.item(),
+            "tag loss": tag_loss.item(), "wrong tags": missed.item(),
+        }  # fmt: skip
 
     def weights(self, averages: dict[str, Tensor]) -> dict[str, Tensor]:
         """Encoder and previewer, their BatchNorm statistics measured anew for the averaged weights."""

@@ -1,0 +1,201 @@
+"""What all three pipelines have in common: opening, moving, offloading, and the parts under diffusers' names."""
+
+import warnings
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from ..models.cascade import Cascade
+from ..names import unknown
+from ..offload import offload_blocks, return_blocks
+from ..types import UserError
+from ..weights import store
+
+MINIATURE = "miniature"
+TAKEN = ("torch_dtype", "revision", "cache_dir")
+
+
+class Component:
+    """A part of the cascade under the name that diffusers gives it; setting it changes the cascade."""
+
+    def __init__(self, part: str):
+        self.part = part
+
+    def __get__(self, pipe: Any, owner: type) -> Any:
+        return self if pipe is None else getattr(pipe.cascade, self.part)
+
+    def __set__(self, pipe: Any, value: Any) -> None:
+        setattr(pipe.cascade, self.part, value)
+
+
+class Pipeline:
+    """A cascade seen through diffusers' interface."""
+
+    networks: ClassVar[tuple[str, ...]] = ()  # the parts that `to` moves, the one that `device` speaks of first
+
+    def __init__(self, cascade: Cascade):
+        self.cascade = cascade
+        self._bar: dict[str, Any] = {}
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, torch_dtype: torch.dtype | None = None, revision: str | None = None,
+        cache_dir: str | Path | None = None, **others: Any,
+    ) -> Self:  # fmt: skip
+        """Opens a file, a folder, a hub id (fetched, with its connected repository) or "miniature", the embedded model.
+
+        `torch_dtype` None keeps the parts as stored. UserError: anything missing, broken or unknown.
+        """
+        for name in others:
+            advice = f"leave it out; taken are {', '.join(TAKEN)}, and files of any variant are cast to torch_dtype"
+            raise UserError(name, f"is not taken here; {advice}")
+        cache = None if cache_dir is None else Path(cache_dir)
+        cascade = store.open_cascade(_located(str(pretrained_model_name_or_path), revision, cache), _floating(torch_dtype))
+        for note in cascade.notes:
+            warnings.warn(note, stacklevel=2)
+        return cls(cascade)
+
+    @property
+    def components(self) -> dict[str, Any]:
+        """The parts by diffusers' names."""
+        names = (name for kind in type(self).__mro__ for name, value in vars(kind).items() if isinstance(value, Component))
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self._networks()[0].parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the text encoder computes in."""
+        return next(self._networks()[0].parameters()).dtype
+
+    def to(self, *arguments: Any, **named: Any) -> Self:
+        """Moves and casts the pipeline's networks: to(device), to(dtype), to(device, dtype) or by name; returns itself.
+
+        It ends any offloading. UserError: a device that is not here, a dtype that cannot be computed in.
+        """
+        device, dtype = _asked(arguments, named)
+        if device is not None:
+            self._end_offloading()
+        for name in self.networks:
+            network = getattr(self.cascade, name)
+            if device is not None:
+                network.to(device)
+            if dtype is not None:
+                network.to(_kind(name, dtype, next(network.parameters()).device))
+        return self
+
+    def enable_model_cpu_offload(self, gpu_id: int | None = None, device: torch.device | str | None = None) -> None:
+        """Lets networks rest in main memory, each brought to the device when it works: the largest is what must fit.
+
+        UserError: no GPU here and no device named.
+        """
+        target = _target(gpu_id, device)
+        self._end_offloading()
+        self.cascade.to("cpu")
+        self.cascade.offload_to = target
+
+    def enable_sequential_cpu_offload(self, gpu_id: int | None = None, device: torch.device | str | None = None) -> None:
+        """Lets networks rest in main memory, each block brought to the device when it works: least memory, most waiting.
+
+        UserError: no GPU here and no device named.
+        """
+        target = _target(gpu_id, device)
+        self._end_offloading()
+        for network in self.cascade.to("cpu").parts().values():
+            offload_blocks(network, target)
+
+    def set_progress_bar_config(self, **config: Any) -> None:
+        """Takes what tqdm takes, `disable=True` for one."""
+        self._bar = config
+
+    def progress_bar(self, total: int) -> Any:
+        """A tqdm bar of so many steps."""
+        return tqdm(total=total, **self._bar)
+
+    def _networks(self) -> list[nn.Module]:
+        return [getattr(self.cascade, name) for name in self.networks]
+
+    def _end_offloading(self) -> None:
+        if self.cascade.offload_to is not None:
+            self.cascade.to("cpu")
+        for network in self.cascade.parts().values():
+            return_blocks(network)
+
+
+def _located(model: str, revision: str | None, cache: Path | None) -> Path:
+    """Where the weights of a path, a hub id or the embedded model are; a hub that cannot be reached leaves what is downloaded."""
+    from ..weights import cache as downloads
+    from ..weights import hub
+
+    if model == MINIATURE and not Path(model).exists():
+        return Path(str(files("sotediffusion.miniature") / "weights"))
+    if Path(model).exists() or model.count("/") != 1:
+        return downloads.locate(model, revision, cache)
+    try:
+        return hub.download(model, revision, cache)[0].path
+    except UserError:
+        found = downloads.find(model, revision, cache)
+        if found is None:
+            raise
+        return found
+
+
+def _asked(arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[torch.device | None, torch.dtype | None]:
+    """The device and dtype of a call of `to`, in any of its forms."""
+    named = {name.removeprefix("torch_"): value for name, value in named.items() if name != "silence_dtype_warnings"}
+    for value in arguments:
+        name = "dtype" if isinstance(value, torch.dtype) else "device"
+        if value is not None and named.setdefault(name, value) is not value:
+            raise UserError(name, "given twice; give it once")
+    for name in named:
+        if name not in ("device", "dtype"):
+            raise unknown("to", name, ("device", "dtype"))
+    device = named.get("device")
+    return None if device is None else present(device), _floating(named.get("dtype"))
+
+
+def _floating(dtype: Any) -> torch.dtype | None:
+    dtype = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point and dtype.itemsize > 1):
+        raise UserError("dtype", f"{dtype} cannot be computed in; take torch.float32, torch.bfloat16 or torch.float16")
+    return dtype
+
+
+def present(device: torch.device | str | int) -> torch.device:
+    """A device that is here. UserError: one that is not, or no device at all."""
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise UserError("device", f"{str(device)[:80]!r} is not a device; take cpu, cuda, cuda:1 or mps") from None
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise UserError("device", f"{found} is not here, torch sees {torch.cuda.device_count()} such GPUs; take cpu")
+    if found.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device", "mps is not here; take cpu")
+    return found
+
+
+def _target(gpu_id: int | None, device: torch.device | str | None) -> torch.device:
+    if device is None and not torch.accelerator.is_available():
+        raise UserError("device", "no GPU is here to bring the networks to; leave offloading out and draw on the cpu")
+    target = present(device) if device is not None else torch.accelerator.current_accelerator()
+    assert target is not None
+    return target if gpu_id is None else present(f"{target.type}:{gpu_id}")
+
+
+def _kind(name: str, dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """What a network computes in when `dtype` is asked for: Stage C overflows in float16."""
+    if name != "stage_c" or dtype != torch.float16:
+        return dtype
+    able = torch.cuda.is_bf16_supported() if device.type == "cuda" else device.type == "cpu"
+    kind = torch.bfloat16 if able else torch.float32
+    warnings.warn(f"Stage C overflows in float16 and computes in {str(kind)[6:]}; the rest computes in float16", stacklevel=3)
+    return kind
+
+

@@ -1,0 +1,33 @@
+"""Where downloaded weights lie: the hub's cache, read without its network half."""
+
+from pathlib import Path
+
+from ..types import UserError
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def find(id: str, revision: str | None = None, cache: Path | None = None) -> Path | None:
+    """A downloaded repository in the cache, by branch, tag or commit; None where it is not there."""
+    folder = (cache or cache_folder()) / ("models--" + id.replace("/", "--"))
+    ref = folder / "refs" / (revision or "main")
+    commit = ref.read_text().strip() if ref.is_file() else revision or ""
+    snapshot = folder / "snapshots" / commit
+    return snapshot if commit and snapshot.is_dir() else None
+
+
+def locate(model: str | Path, revision: str | None = None, cache: Path | None = None) -> Path:
+    """The path of a model given as a path or as a hub id that was downloaded. UserError: neither."""
+    if Path(model).exists():
+        return Path(model)
+    name = str(model)
+    found = find(name, revision, cache) if name.count("/") == 1 else None
+    if found is None:
+        hint = f", or run `sote weights download {name}`" if name.count("/") == 1 else ""
+        raise UserError("model", f"{name[:200]} is not here; give a file, a folder or a downloaded hub id{hint}")
+    return found

@@ -1,0 +1,132 @@
+"""Published weights: fetched from a hub with their connected repository, and those that are here."""
+
+import errno
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ..types import UserError
+from .cache import cache_folder
+from .licences import PUBLISHED
+from .reading import COMBINED, DECODER, EXTRAS, INDEX_FILE, MODEL_FILE, PRIOR, SHARD, connected_ids
+
+SMALL = (".json", ".txt", ".md", ".toml", ".model")  # always fetched, with licences and notices
+COMPONENTS = {*COMBINED.values(), *PRIOR.values(), *DECODER.values()}  # diffusers' folders that are opened
+WORDS = ("LICENSE", "NOTICE", "README")
+ROLES = ("prior", "decoder")  # what a README may name as the other half
+
+
+class Silent(tqdm):
+    """A progress bar that shows nothing."""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **{**options, "disable": True})
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A repository in the cache, at one commit."""
+
+    id: str
+    commit: str
+    path: Path
+
+
+def download(id: str, revision: str | None = None, cache: Path | None = None, endpoint: str | None = None,
+             progress: type[Any] | None = None) -> list[Fetched]:
+    """Fetches a repository, and the prior or decoder that its README names; what is there already is not fetched again.
+
+    `revision`: branch, tag or commit of the repository asked for. `progress`: a tqdm class. A connection that breaks is taken up
+    where it broke. UserError: unknown id or revision, a closed repository, no connection, a full disk.
+    """
+    first = _fetch(id, revision, cache, endpoint, progress)
+    others = [name for role in ROLES for name in connected_ids(first.path, role) if name != id]
+    return [first, *(_fetch(name, None, cache, endpoint, progress) for name in others)]
+
+
+def _fetch(id: str, revision: str | None, cache: Path | None, endpoint: str | None, progress: type[Any] | None) -> Fetched:
+    import huggingface_hub
+
+    try:
+        files = huggingface_hub.HfApi(endpoint=endpoint).list_repo_files(id, revision=revision)
+        wanted = wanted_files(files)
+        if not any(name.endswith(".safetensors") for name in wanted):
+            raise UserError("id", f"{id} holds no safetensors; only safetensors are fetched, choose another repository")
+        path = huggingface_hub.snapshot_download(
+            id, revision=revision, cache_dir=cache, endpoint=endpoint, allow_patterns=wanted, tqdm_class=progress or Silent
+        )
+    except UserError:
+        raise
+    except Exception as error:  # the HTTP library below, and with it what is raised, changes between versions
+        raise _explained(id, revision, error) from error
+    return Fetched(id, Path(path).name, Path(path))
+
+
+def wanted_files(files: Iterable[str]) -> list[str]:
+    """Which files of a repository a cascade is opened from: no pickles, no second copies in other kinds.
+
+    Where there are diffusers' folders, Stability's original files beside them are left out, and so is the decoder's own text
+    encoder: the prior's serves both stages.
+    """
+    files = list(files)
+    small = [name for name in files if name.endswith(SMALL) or Path(name).name.startswith(WORDS)]
+    weights = [name for name in files if name.endswith(".safetensors")]
+    if INDEX_FILE in files:
+        weights = [name for name in weights if name.split("/")[0] in COMPONENTS or name in EXTRAS.values()]
+        alone = any(name.startswith("decoder/") for name in files) and not any(name.startswith("prior_prior/") for name in files)
+        weights = [name for name in weights if not (alone and name.startswith("text_encoder/"))]
+        weights = [name for name in weights if not _is_variant(name, weights)]
+    return small + weights
+
+
+def _is_variant(name: str, names: Iterable[str]) -> bool:
+    """Whether a file is the fp16 or bf16 copy of another one in the same folder."""
+    folder, _, file = name.rpartition("/")
+    plain = [other for other in names if other.rpartition("/")[0] == folder and _plain(other.rpartition("/")[2])]
+    return bool(folder) and not _plain(file) and bool(plain)
+
+
+def _plain(file: str) -> bool:
+    return SHARD.fullmatch(file) is not None if "-of-" in file else file.count(".") == 1
+
+
+def _explained(id: str, revision: str | None, error: Exception) -> UserError:
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):
+        return UserError("id", f"{id} is closed to you; accept its terms on its page and sign in with `hf auth login`")
+    if isinstance(error, errors.RevisionNotFoundError):
+        return UserError("revision", f"{revision!r} is not in {id}; give a branch, a tag or a commit")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return UserError("id", f"{id} is not on the hub, or private; published are {', '.join(p.id for p in PUBLISHED)}")
+    if isinstance(error, errors.HFValidationError):
+        return UserError("id", f"{id[:80]!r} is not a hub id; it looks like {PUBLISHED[0].id}")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        advice = "free some, or set HF_HOME to a larger disk, and run it again"
+        return UserError("cache", f"no space left ({error.strerror}); {advice}")
+    return UserError("id", f"{id} could not be fetched ({type(error).__name__}: {_first_line(error)}); "
+                           "check the connection and run it again: finished files are kept")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "")[:200]
+
+
+def downloaded(cache: Path | None = None) -> list[Fetched]:
+    """The cascades in the download cache, every commit of each."""
+    snapshots = sorted((cache or cache_folder()).glob("models--*/snapshots/*"))
+    found = [Fetched(path.parents[1].name.removeprefix("models--").replace("--", "/", 1), path.name, path) for path in snapshots]
+    return [repository for repository in found if _is_cascade(repository.path)]
+
+
+def _is_cascade(folder: Path) -> bool:
+    if (folder / MODEL_FILE).is_file() or any(folder.glob("*stage_c*.safetensors")):
+        return True
+    try:
+        return "StableCascade" in json.loads((folder / INDEX_FILE).read_text())["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

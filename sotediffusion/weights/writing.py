@@ -1,0 +1,109 @@
+"""From a `Bundle` to files: one plan a format (which tensors go into which file), carried out atomically."""
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ..names import unknown
+from ..types import UserError
+from . import configs, licences
+from .bundle import Bundle
+from .plans import FORMATS, Plan, Weights, size
+from .tensors import write_file
+
+
+def write(bundle: Bundle, path: Path, format: str) -> list[str]:
+    """Writes a settled bundle in a format; returns the parts that the format has no place for.
+
+    Everything is written under a temporary name beside the target and moved into place whole. UserError: unknown format,
+    something is there already, no space.
+    """
+    if format not in FORMATS:
+        raise unknown("format", format, FORMATS)
+    path = path.absolute()
+    plan = FORMATS[format](bundle, path)
+    kept = {part for content in plan.values() if isinstance(content, Weights) for part in content.parts}
+    targets = sorted({name.split("/")[0] for name in plan})
+    for target in targets:
+        _refuse_occupied(path.parent / target)
+    with _whole(path.parent) as temporary:
+        _check_space(path.parent, plan)
+        for name, content in plan.items():
+            _write_one(bundle, temporary / name, content)
+        for target in targets:
+            os.replace(temporary / target, path.parent / target)
+        _sync_folder(path.parent)
+    return [name for name in bundle.parts if name not in kept]
+
+
+def _refuse_occupied(target: Path) -> None:
+    if target.is_file() or (target.is_dir() and any(target.iterdir())):
+        raise UserError("out", f"{target} is there already; remove it or choose another name")
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """A temporary folder in `folder`, gone afterwards whatever happens; trouble with the disk becomes a UserError."""
+    temporary = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".sotediffusion-", dir=folder))
+        yield temporary
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        advice = "free some space or write elsewhere" if full else "choose a folder that can be written"
+        raise UserError("out", f"{folder} took no more ({error.strerror}); nothing was kept; {advice}") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_space(folder: Path, plan: Plan) -> None:
+    needed = sum(size(content) for content in plan.values())
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        room = f"{folder} has {free / 1e9:.2f} GB free and {needed / 1e9:.2f} GB are needed"
+        raise UserError("out", f"{room}; free some space or write elsewhere")
+
+
+def _write_one(bundle: Bundle, path: Path, content: Weights | bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, Weights):
+        write_file(path, content.tensors, _metadata(bundle, content.parts))
+        return
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _metadata(bundle: Bundle, parts: tuple[str, ...]) -> dict[str, str]:
+    """What a file says of itself: the ModelSpec's fields for every program, and ours, from which everything is restored."""
+    conventions = bundle.conventions
+    about = {"name": bundle.name, "license": bundle.license, "base": bundle.base, "conventions": configs.to_table(conventions)}
+    known = {name: {"config": configs.to_table(bundle.parts[name].config), "hash": bundle.parts[name].hash} for name in parts}
+    spec = {
+        "sai_model_spec": "1.0.0", "architecture": "stable-cascade", "title": bundle.name or "stable-cascade",
+        "implementation": "https://github.com/Stability-AI/StableCascade", "license": licences.describe(bundle.license),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"), "resolution": f"{conventions.width}x{conventions.height}",
+        "prediction_type": "epsilon", "derived_from": bundle.base,
+    }  # fmt: skip
+    return {
+        "format": "pt",  # without it transformers refuses the file
+        **{f"modelspec.{name}": value for name, value in spec.items() if value},
+        "sotediffusion.model": json.dumps(about), "sotediffusion.parts": json.dumps(known),
+    }  # fmt: skip

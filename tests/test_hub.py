@@ -1,0 +1,243 @@
+"""Downloads, against a server in this process that speaks the hub's language: connected repositories, pins, breaks, refusals."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+from click.testing import CliRunner
+from tiny import tiny_cascade
+
+from sotediffusion.cli.weights import group
+from sotediffusion.models.cascade import Cascade
+from sotediffusion.types import UserError
+from sotediffusion.weights import cache, hub, store
+
+DECODER, PRIOR = "Someone/sote-m", "Someone/sote-m-prior"
+COMMITS = {"main": "a" * 40, "v1": "b" * 40}
+
+
+@dataclass
+class Hub:
+    """The repositories that the server offers, and what it was asked."""
+
+    folders: dict[str, Path]
+    address: str = ""
+    asked: list[str] = field(default_factory=list)
+    breaks: set[str] = field(default_factory=set)  # file names whose first transfer stops halfway
+    resumed: list[str] = field(default_factory=list)
+
+
+def handler(state: Hub) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *args) -> None:
+            pass
+
+        def answer(self, code: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+            self.send_response(code)
+            for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def do_GET(self) -> None:
+            state.asked.append(f"{self.command} {self.path}")
+            api = re.match(r"/api/models/([^/]+/[^/]+)/(?:revision|tree)/([^/?]+)", self.path)
+            file = re.match(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path)
+            found = api or file
+            if found is None or found[1] not in state.folders:
+                return self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+            commit = COMMITS.get(found[2], found[2])
+            if commit not in COMMITS.values():
+                return self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+            return self.listing(found[1], commit) if api else self.file(state.folders[found[1]] / found[3], commit)
+
+        do_HEAD = do_GET
+
+        def listing(self, id: str, commit: str) -> None:
+            folder = state.folders[id]
+            paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+            names = [str(path.relative_to(folder)) for path in paths]
+            if "/tree/" in self.path:
+                table = [{"type": "file", "path": name, "size": path.stat().st_size, "oid": etag(path)}
+                         for name, path in zip(names, paths, strict=True)]  # fmt: skip
+            else:
+                table = {"id": id, "sha": commit, "siblings": [{"rfilename": name} for name in names]}
+            self.answer(200, json.dumps(table).encode(), {"Content-Type": "application/json"})
+
+        def file(self, path: Path, commit: str) -> None:
+            if not path.is_file():
+                return self.answer(404, b"{}", {"X-Error-Code": "EntryNotFound"})
+            content = path.read_bytes()
+            about = {"ETag": f'"{etag(path)}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
+            part = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
+            if part and self.command == "GET":
+                first = int(part[1])
+                state.resumed.append(path.name)
+                about["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
+                return self.answer(206, content[first:], about)
+            if self.command == "GET" and path.name in state.breaks:
+                state.breaks.remove(path.name)
+                self.answer(200, content[: len(content) // 2], {**about, "Content-Length": str(len(content))})
+                self.wfile.flush()
+                self.close_connection = True
+                return None
+            return self.answer(200, content, about)
+
+    return Handler
+
+
+def etag(path: Path) -> str:
+    return f"{path.stat().st_size:040x}"
+
+
+@pytest.fixture(scope="module")
+def cascade() -> Cascade:
+    return replace(tiny_cascade(), license="faipl-1.0-sd", name="")
+
+
+@pytest.fixture
+def server(cascade, tmp_path, monkeypatch):
+    """A published model: two repositories that name each other."""
+    published = tmp_path / "published"
+    store.save_cascade(cascade, published / "sote-m", "diffusers-connected")
+    for name, other, role in (("sote-m", PRIOR, "prior"), ("sote-m-prior", DECODER, "decoder")):
+        (published / name / "README.md").write_text(
+            f"---\nlicense: other\nlicense_name: faipl-1.0-sd\n{role}:\n- {other}\n---\n# A model\n"
+        )
+        (published / name / "pytorch_model.bin").write_bytes(b"\x80pickle")
+    state = Hub({DECODER: published / "sote-m", PRIOR: published / "sote-m-prior"})
+    service = ThreadingHTTPServer(("127.0.0.1", 0), handler(state))
+    state.address = f"http://127.0.0.1:{service.server_address[1]}"
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    threading.Thread(target=service.serve_forever, daemon=True).start()
+    yield state
+    service.shutdown()
+    service.server_close()
+
+
+def same(a: Cascade, b: Cascade) -> bool:
+    return all(
+        torch.equal(value, b.parts()[part].state_dict()[name])
+        for part, network in a.parts().items() for name, value in network.state_dict().items()
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("id", [DECODER, PRIOR])
+def test_one_id_brings_both_repositories_and_the_cascade_opens(server, cascade, tmp_path, id):
+    fetched = hub.download(id, cache=tmp_path / "cache", endpoint=server.address)
+    assert {repository.id for repository in fetched} == {DECODER, PRIOR}
+    assert fetched[0].id == id
+    opened = store.open_cascade(cache.locate(id, cache=tmp_path / "cache"))
+    assert same(opened, cascade)
+    assert (opened.name, opened.license) == (id, "faipl-1.0-sd")
+    assert {repository.id for repository in hub.downloaded(tmp_path / "cache")} == {DECODER, PRIOR}
+
+
+def test_pickles_and_the_unused_text_encoder_are_not_fetched(server, tmp_path):
+    hub.download(DECODER, cache=tmp_path / "cache", endpoint=server.address)
+    fetched = [line for line in server.asked if line.startswith("GET") and "/resolve/" in line]
+    assert not any(".bin" in line for line in fetched)
+    assert not any(f"{DECODER}/resolve" in line and "text_encoder/model" in line for line in fetched)
+    assert any(f"{PRIOR}/resolve" in line and "text_encoder/model" in line for line in fetched)
+
+
+def test_a_broken_connection_is_taken_up_where_it_broke(server, cascade, tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 100_000)  # what it keeps of a break, 10 MB else
+    server.breaks = {"model.safetensors"}  # the prior's text encoder, the largest file
+    hub.download(DECODER, cache=tmp_path / "cache", endpoint=server.address)
+    assert server.breaks == set()
+    assert server.resumed == ["model.safetensors"]
+    assert same(store.open_cascade(cache.locate(DECODER, cache=tmp_path / "cache")), cascade)
+
+
+def test_a_second_download_fetches_no_weights(server, tmp_path):
+    hub.download(DECODER, cache=tmp_path / "cache", endpoint=server.address)
+    server.asked.clear()
+    hub.download(DECODER, cache=tmp_path / "cache", endpoint=server.address)
+    assert not any(line.startswith("GET") and line.endswith(".safetensors") for line in server.asked)
+
+
+@pytest.mark.parametrize("revision", ["v1", COMMITS["v1"]])
+def test_a_revision_pins_the_repository_asked_for(server, tmp_path, revision):
+    fetched = hub.download(DECODER, revision, tmp_path / "cache", server.address)
+    assert [repository.commit for repository in fetched] == [COMMITS["v1"], COMMITS["main"]]
+    assert cache.find(DECODER, revision, tmp_path / "cache") == fetched[0].path
+    assert cache.find(DECODER, None, tmp_path / "cache") is None
+
+
+@pytest.mark.parametrize(("id", "revision", "message"), [
+    ("Someone/else", None, "id: Someone/else is not on the hub, or private; published are Disty0/sotediffusion"),
+    (DECODER, "v9", "revision: 'v9' is not in Someone/sote-m"),
+    ("a/b/c d", None, "id: 'a/b/c d' is not a hub id"),
+])  # fmt: skip
+def test_what_is_not_on_the_hub_is_one_sentence(server, tmp_path, id, revision, message):
+    with pytest.raises(UserError, match=message):
+        hub.download(id, revision, tmp_path / "cache", server.address)
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between its tries
+    with pytest.raises(UserError, match=r"could not be fetched .*check the connection and run it again"):
+        hub.download(DECODER, cache=tmp_path / "cache", endpoint="http://127.0.0.1:9")
+
+
+def test_a_repository_of_pickles_is_refused(server, tmp_path):
+    for path in server.folders[DECODER].rglob("*.safetensors"):
+        path.unlink()
+    with pytest.raises(UserError, match="holds no safetensors"):
+        hub.download(DECODER, cache=tmp_path / "cache", endpoint=server.address)
+
+
+def test_a_model_not_downloaded_says_how_to_get_it(tmp_path):
+    with pytest.raises(UserError, match="run `sote weights download Someone/sote-m`"):
+        cache.locate(DECODER, cache=tmp_path)
+
+
+def test_original_files_and_variants_beside_diffusers_folders_are_left_out():
+    files = ["README.md", "LICENSE", "model_index.json", "stage_c_bf16.safetensors", "effnet_encoder.safetensors", "x.ckpt",
+             "comfyui_checkpoints/stage_b.safetensors", "decoder_lite/diffusion_pytorch_model.safetensors",
+             "decoder/diffusion_pytorch_model.safetensors", "decoder/diffusion_pytorch_model.bf16.safetensors",
+             "vqgan/model-00001-of-00002.safetensors", "vqgan/model-00002-of-00002.safetensors",
+             "text_encoder/model.safetensors", "tokenizer/merges.txt"]  # fmt: skip
+    assert set(files) - set(hub.wanted_files(files)) == {
+        "x.ckpt", "stage_c_bf16.safetensors", "text_encoder/model.safetensors",
+        "comfyui_checkpoints/stage_b.safetensors", "decoder_lite/diffusion_pytorch_model.safetensors",
+        "decoder/diffusion_pytorch_model.bf16.safetensors",
+    }  # fmt: skip
+    only = ["prior/a.bf16.safetensors", "model_index.json"]
+    assert set(hub.wanted_files(only)) == set(only)
+    loose = ["unet.safetensors", "clip.safetensors"]
+    assert hub.wanted_files(loose) == loose
+
+
+def test_the_command_downloads_lists_inspects_and_converts(server, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    env = {**os.environ, "HF_ENDPOINT": server.address, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"}
+    code = "import sys; from sotediffusion.cli.main import main; main(sys.argv[1:])"
+    arguments = [sys.executable, "-c", code, "weights", "download", DECODER]
+    done = subprocess.run(arguments, capture_output=True, text=True, env=env, check=True)
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [DECODER, PRIOR]
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(home / "hub"))
+    sote = CliRunner()
+    assert f"{DECODER} at aaaaaaaaaa" in sote.invoke(group, ["list"]).output
+    found = sote.invoke(group, ["inspect", DECODER]).output
+    assert "Fair AI Public License 1.0-SD" in found and "stage_b   tiny" in found
+    assert json.loads(sote.invoke(group, ["inspect", DECODER, "--json"]).output)["format"] == "diffusers-connected"
+    assert sote.invoke(group, ["convert", DECODER, str(tmp_path / "m"), "--to", "kohya"]).exit_code == 0
+    assert (tmp_path / "m_text_model.safetensors").is_file()
+    failed = sote.invoke(group, ["inspect", "Nobody/nothing"]).exception
+    assert isinstance(failed, UserError) and "sote weights download Nobody/nothing" in str(failed)
