@@ -118,7 +118,8 @@ _MINIATURE = CascadeConfig(
     stage_c=replace(_FULL.stage_c, c_cond=256, widths=(224, 224), heads=(7, 7), down=(2, 4), up=(4, 2), c_text=256, c_pooled=256,
                     c_image=32),
     text=TextConfig(width=256, layers=4, heads=8, hidden=1024, projection=256, vocabulary=4096, eos=1),
-    effnet=EffNetConfig(stem=16, widths=(16, 24, 40, 64, 80, 112), layers=(1, 2, 2, 3, 3, 4), head=512),
+    effnet=EffNetConfig(stem=24, widths=(32, 64, 112, 160), layers=(1, 2, 2, 2), expand=(2, 3, 3, 3), strides=(2, 2, 2, 2),
+                        fused=4, head=384),
     previewer=PreviewerConfig(width=256),
 )  # fmt: skip
 

@@ -14,6 +14,7 @@ from ..names import unknown
 from ..offload import offload_blocks, return_blocks
 from ..types import UserError
 from ..weights import store
+from ..weights.store import present
 
 MINIATURE = "miniature"
 TAKEN = ("torch_dtype", "revision", "cache_dir")
@@ -166,19 +167,6 @@ def _floating(dtype: Any) -> torch.dtype | None:
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point and dtype.itemsize > 1):
         raise UserError("dtype", f"{dtype} cannot be computed in; take torch.float32, torch.bfloat16 or torch.float16")
     return dtype
-
-
-def present(device: torch.device | str | int) -> torch.device:
-    """A device that is here. UserError: one that is not, or no device at all."""
-    try:
-        found = torch.device(device)
-    except (RuntimeError, TypeError):
-        raise UserError("device", f"{str(device)[:80]!r} is not a device; take cpu, cuda, cuda:1 or mps") from None
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise UserError("device", f"{found} is not here, torch sees {torch.cuda.device_count()} such GPUs; take cpu")
-    if found.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError("device", "mps is not here; take cpu")
-    return found
 
 
 def _target(gpu_id: int | None, device: torch.device | str | None) -> torch.device:

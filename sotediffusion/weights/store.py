@@ -20,7 +20,7 @@ from .writing import FORMATS, write
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CLIP_VOCABULARY = 49408
 
-__all__ = ["DTYPES", "FORMATS", "Inspection", "Parts", "convert", "inspect", "open_cascade", "save_cascade"]
+__all__ = ["DTYPES", "FORMATS", "Inspection", "Parts", "convert", "inspect", "open_cascade", "present", "save_cascade"]
 
 
 def open_cascade(where: Where, dtype: torch.dtype | str | None = None, device: torch.device | str = "cpu") -> Cascade:
@@ -31,7 +31,7 @@ def open_cascade(where: Where, dtype: torch.dtype | str | None = None, device: t
     of the result says so.
     Memory: no more than the weights and one tensor. UserError: anything missing, broken, unknown or not fitting.
     """
-    kind, device = dtype_named(dtype), _device(device)
+    kind, device = dtype_named(dtype), present(device)
     bundle = read(where)
     bundle.require()
     bundle.settle()
@@ -53,16 +53,17 @@ def dtype_named(dtype: torch.dtype | str | None) -> torch.dtype | None:
     return DTYPES[dtype] if isinstance(dtype, str) else dtype
 
 
-def _device(device: torch.device | str) -> torch.device:
+def present(device: torch.device | str | int) -> torch.device:
+    """A device that is here. UserError: one that is not, or no device at all."""
     try:
-        device = torch.device(device)
-    except RuntimeError:
-        raise UserError("device", f"{str(device)[:80]!r} is not a device; use cpu, cuda, cuda:1 or mps") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError("device", f"{device} is not here ({torch.cuda.device_count()} GPUs are); use cpu")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError("device", "mps is not here; use cpu")
-    return device
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise UserError("device", f"{str(device)[:80]!r} is not a device; take cpu, cuda, cuda:1 or mps") from None
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise UserError("device", f"{found} is not here, torch sees {torch.cuda.device_count()} such GPUs; take cpu")
+    if found.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device", "mps is not here; take cpu")
+    return found
 
 
 def _load(part: Part, dtype: torch.dtype | None, device: torch.device) -> nn.Module:

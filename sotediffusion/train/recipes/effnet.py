@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sotediffusion.models.cascade import CascadeConfig
-from sotediffusion.models.effnet import EffNetEncoder
+from sotediffusion.models.effnet import Block, EffNetEncoder
 from sotediffusion.models.previewer import Previewer
 from sotediffusion.train.data import Batch, Folder, pixels
 from sotediffusion.train.loop import Options
 from sotediffusion.train.recipes.base import Recipe, refresh_norms
 
-DEFAULTS = Options(images=400_000, batch=16, lr=2e-3, decay=0.02, ema=10_000, bf16=True)
+DEFAULTS = Options(images=400_000, batch=16, lr=6e-4, decay=0.02, ema=10_000, bf16=True)
 LATENT_NOISE = 0.1  # of a latent's standard deviation, which is one
 PICTURE_WEIGHT, TAG_WEIGHT = 5.0, 0.05  # of the mean L1 of a preview and its colours, of the summed cross-entropy of all tags
 CENSUS = 5000  # samples whose tags make the head's vocabulary
@@ -67,25 +67,12 @@ def opponent(picture: Tensor) -> Tensor:
     return torch.stack([red - green, (red + green) / 2 - blue], 1)
 
 
-class _Float32(nn.Module):
-    """Its convolution outside autocast: the backward pass of a strided depthwise one is 15 times slower in bf16 on a CPU."""
-
-    def __init__(self, convolution: nn.Conv2d):
-        super().__init__()
-        self.stride, self.padding, self.groups = convolution.stride, convolution.padding, convolution.groups
-        self.weight = convolution.weight
-
-    def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            return F.conv2d(x.float(), self.weight, None, self.stride, self.padding, groups=self.groups)
-
-
-def spare_strided_depthwise(network: nn.Module) -> None:
-    """Put `_Float32` in the place of every strided depthwise convolution; keys stay what they were."""
-    for module in network.modules():
-        for name, child in module.named_children():
-            if isinstance(child, nn.Conv2d) and child.groups > 1 and child.stride != (1, 1):
-                setattr(module, name, _Float32(child))
+def init_weights(effnet: EffNetEncoder, previewer: Previewer) -> None:
+    """A shallow start: residual blocks are identities (Goyal et al. 2017, zero gamma) and the previewer draws grey."""
+    for block in effnet.modules():
+        if isinstance(block, Block) and block.residual:
+            nn.init.zeros_(block.block[-1][1].weight)
+    nn.init.constant_(previewer.get_parameter(f"blocks.{len(previewer.blocks) - 1}.bias"), 0.5)
 
 
 class EffNetRecipe(Recipe):
@@ -93,12 +80,13 @@ class EffNetRecipe(Recipe):
 
     def __init__(self, config: CascadeConfig, folder: Folder):
         self.index = {tag: i for i, tag in enumerate(vocabulary(folder))}
+        effnet, previewer = EffNetEncoder(config.effnet), Previewer(config.previewer)
+        init_weights(effnet, previewer)
         modules = {
-            "effnet": EffNetEncoder(config.effnet),
-            "previewer": Previewer(config.previewer),
+            "effnet": effnet,
+            "previewer": previewer,
             "head": TagHead(config.effnet.c_latent, len(self.index)),
         }
-        spare_strided_depthwise(modules["effnet"])
         super().__init__({name: module.to(memory_format=torch.channels_last) for name, module in modules.items()}, folder)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
