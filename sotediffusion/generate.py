@@ -236,7 +236,8 @@ def finish(cascade: Cascade, runs: Sequence[Run]) -> list[Picture]:
     pictures = []
     for run in runs:  # one by one: Stage A is the memory peak, and a picture must not depend on its neighbours
         pixels = network.decode(_x(run).to(weight))[0]
-        settings = stamp(_settings(run.request), cascade.name, cascade.license, cascade.hashes)
+        own = {**_settings(run.request), "dtype": str(cascade.text.text_projection.weight.dtype).removeprefix("torch.")}
+        settings = stamp(own, cascade.name, cascade.license, cascade.hashes)
         pictures.append(Picture(to_image(pixels), run.request.seed or 0, settings))
     return pictures
 

@@ -1,5 +1,6 @@
 """The command: what it draws, what it prints, and how it says no."""
 
+import io
 import json
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tiny import tiny_cascade
 
@@ -110,8 +112,6 @@ def test_each_line_of_a_file_is_drawn_and_printed_as_json(sote, model, tmp_path)
 
 
 def test_prompts_come_from_the_standard_input(sote, model, monkeypatch):
-    import io
-
     monkeypatch.setattr(sys, "stdin", io.StringIO("a cat\na dog\n"))
     code, out, _ = sote("generate", "-", "--model", model, *FAST, "--out", "{prompt}.jpg")
     assert code == 0
@@ -163,7 +163,7 @@ def test_text_from_a_file_cannot_steer_the_terminal(sote):
         (["generate", "x", "--stpes", "3"], "--steps"),
         (["generate", "x", "--steps", "many"], "'many' is not a valid integer"),
         (["generate", "x", "--steps", "0"], "steps: 0 is out of range; take one from 1 to 1000"),
-        (["generate", "x", "--guidance", "nan"], "guidance: 'nan' is not a finite number"),
+        (["generate", "x", "--guidance", "nan"], "guidance: nan is not a finite number; take one from 0 to 100"),
         (["generate", "x", "--size", "1001x512"], "width: 1001 is not a multiple of 8; nearest are 1000 and 1008"),
         (["generate", "x", "--size", "big"], "size: 'big' is not WIDTHxHEIGHT"),
         (["generate", "x", "--sampler", "dpm"], "sampler: 'dpm' is not known; known are, nearest first, ddpm"),
@@ -174,8 +174,9 @@ def test_text_from_a_file_cannot_steer_the_terminal(sote):
         (["generate", "x" * 9000], "prompt: 9000 characters are too many"),
         (["generate", "x", "--file", "none.txt"], "given twice"),
         (["generate", "--file", "none.txt"], "none.txt cannot be read"),
-        (["generate", "x", "--init", "none.png"], "init: none.png cannot be read"),
-        (["generate", "x", "--like", "none.png"], "none.png does not exist"),
+        (["generate", "x", "--init", "none.png"], "init: none.png does not exist"),
+        (["generate", "x", "--like", "none.png"], "like: none.png does not exist"),
+        (["generate", "x", "--strength", "0.5"], "strength: it says how much of a given picture is redrawn; give one"),
         (["generate", "x", "--dtype", "int8"], "int8"),
         (["generate", "x", "--device", "quantum"], "device: 'quantum' cannot be used here"),
         (["generate", "x", "--model", "/nowhere/model"], "/nowhere/model"),
@@ -194,11 +195,52 @@ def test_a_mistake_is_one_sentence_and_exit_code_two(sote, arguments, words, tmp
     assert not list(tmp_path.iterdir())
 
 
-def test_an_unreadable_picture_to_start_from_is_one_sentence(sote, model):
+def test_an_unreadable_picture_to_start_from_is_named_before_a_model_is_opened(sote):
     Path("red.png").write_bytes(b"no picture")
-    code, _, err = sote("generate", "x", "--init", "red.png", "--model", model, *FAST)
+    code, _, err = sote("generate", "x", "--init", "red.png", "--model", "/nowhere/model")
     assert code == 2
-    assert "init: 10 bytes is not a PNG, JPEG or WebP picture" in err
+    assert err == "sote: init: red.png is not a PNG, JPEG or WebP picture; convert it to one of them\n"
+
+
+def test_text_that_is_no_utf8_is_one_sentence(sote, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\x00"), encoding="utf-8"))
+    code, _, err = sote("generate", "-")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "the standard input cannot be read (it is not UTF-8 text)" in err
+
+
+def test_a_byte_order_mark_is_no_part_of_a_prompt(sote, model):
+    Path("prompts.txt").write_text("a cat\n", encoding="utf-8-sig")
+    assert sote("generate", "--file", "prompts.txt", "--model", model, *FAST, "--out", "a.png")[0] == 0
+    assert read_settings("a.png")["prompt"] == "a cat"
+
+
+def test_like_computes_in_the_kind_that_the_picture_was_drawn_in(sote, model):
+    sote("generate", "a cat", "--model", model, *FAST, "--seed", 9, "--dtype", "bfloat16", "--out", "a.png")
+    assert read_settings("a.png")["dtype"] == "bfloat16"
+    assert sote("generate", "--like", "a.png", "--model", model, "--out", "b.png")[0] == 0
+    assert np.array_equal(np.asarray(Image.open("a.png")), np.asarray(Image.open("b.png")))
+
+
+def test_settings_that_a_stranger_made_up_are_no_traceback(sote, model):
+    from PIL import PngImagePlugin
+
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("sotediffusion", '{"prompt": "a cat", "hashes": [1], "other": [1, 2], "dtype": {}, "model": "a\\u001b[31m"}')
+    Image.new("RGB", (8, 8)).save("a.png", pnginfo=info)
+    code, _, err = sote("generate", "--like", "a.png", "--model", model, *FAST, "--out", "b.png")
+    assert (code, err) == (0, "note: a [31m drew that picture with other weights than tiny has\n")
+
+
+@pytest.mark.parametrize("fault", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")])
+def test_a_picture_too_large_for_the_machine_is_one_sentence(sote, model, monkeypatch, fault):
+    def full(*arguments):
+        raise fault
+        yield
+
+    monkeypatch.setattr("sotediffusion.generate.draw", full)
+    code, _, err = sote("generate", "a cat", "--model", model, *FAST)
+    assert (code, err) == (2, "sote: size: the memory is not enough for it; take a smaller --size, or --dtype bfloat16\n")
 
 
 def test_a_forbidden_line_stops_a_file_before_anything_is_drawn(sote, model, tmp_path):
@@ -215,16 +257,19 @@ def test_the_command_itself_ends_with_its_code_and_without_a_traceback(tmp_path)
 
 
 def test_interrupted_it_keeps_the_finished_pictures_whole(model, tmp_path):
-    command = [*SOTE, "generate", "a cat", "--model", model, *FAST, "--count", "64", "--out", f"{tmp_path}/{{index}}.png"]
+    (tmp_path / "prompts").write_text("a cat\n" * 200)  # more than it can finish before it is stopped
+    (tmp_path / "out").mkdir()
+    source = ["--file", f"{tmp_path}/prompts", "--count", "64", "--out", f"{tmp_path}/out/{{index}}.png"]
+    command = [*SOTE, "generate", "--model", model, *FAST, *source]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     deadline = time.monotonic() + 120
-    while not (tmp_path / "2.png").exists() and time.monotonic() < deadline:
+    while not (tmp_path / "out" / "2.png").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "pictures are finished and kept" in err
     assert "Traceback" not in err
-    files = sorted(tmp_path.iterdir())
+    files = sorted((tmp_path / "out").iterdir())
     assert len(files) == len(out.splitlines()) >= 2
     assert all(read_settings(path)["prompt"] == "a cat" and Image.open(path).load() for path in files)

@@ -206,6 +206,20 @@ def test_a_model_not_downloaded_says_how_to_get_it(tmp_path):
         cache.locate(DECODER, cache=tmp_path)
 
 
+def test_a_build_without_the_embedded_weights_says_how_to_get_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "embedded", lambda: tmp_path / "weights")
+    with pytest.raises(UserError, match="model: the embedded weights are not in this build; train them with `make miniature`"):
+        cache.locate("miniature")
+
+
+def test_the_embedded_model_has_a_name_that_no_folder_here_takes_over(tmp_path, monkeypatch):
+    (tmp_path / "miniature").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cache, "embedded", lambda: tmp_path)
+    assert cache.locate("miniature") == tmp_path
+    assert cache.locate("./miniature") == cache.locate(Path("miniature")) == Path("miniature")
+
+
 def test_original_files_and_variants_beside_diffusers_folders_are_left_out():
     files = ["README.md", "LICENSE", "model_index.json", "stage_c_bf16.safetensors", "effnet_encoder.safetensors", "x.ckpt",
              "comfyui_checkpoints/stage_b.safetensors", "decoder_lite/diffusion_pytorch_model.safetensors",

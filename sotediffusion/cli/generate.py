@@ -6,6 +6,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from datetime import date
 from importlib.resources import files
@@ -14,13 +15,13 @@ from typing import Any
 
 import click
 
+from sotediffusion.cli.main import one_line
 from sotediffusion.config import build, read_toml
 from sotediffusion.names import unknown
 from sotediffusion.safety.policy import check_request
 from sotediffusion.safety.provenance import SOFTWARE
 from sotediffusion.types import Event, Picture, Request, UserError
 
-MINIATURE = "miniature"  # the model inside the package
 GPU_BATCH = 4  # pictures drawn together
 TEMPLATE = "outputs/{date}-{seed}-{prompt}"
 PARTS = {"stage_c": "stage_c", "stage_b": "stage_b", "stage_a": "stage_a", "text_encoder": "text", "effnet": "effnet",
@@ -99,7 +100,7 @@ def generate(prompt: str | None, prompts_file: Path | None, model: str | None, o
     check_template(template)
     like = _like(options["like"])
     orders = _orders(prompt, prompts_file, like, options)
-    cascade = _open(model, options)
+    cascade = _open(model, options, like)
     _compare(cascade, like)
     _notice(cascade, orders[0])
     tell = _print_json if as_json else _print_line
@@ -116,15 +117,17 @@ def generate(prompt: str | None, prompts_file: Path | None, model: str | None, o
 def _orders(prompt: str | None, prompts_file: Path | None, like: dict[str, Any], options: dict[str, Any]) -> list[Request]:
     """One order for each picture, later sources over earlier ones: defaults, --preset, --like, options."""
     values = _preset(options["preset"]) | {key: like[key] for key in FIELDS - {"count", "init"} if like.get(key) is not None}
-    values |= {key: value for key, value in options.items() if key in FIELDS and value is not None}
+    asked: dict[str, Any] = {key: value for key, value in options.items() if key in FIELDS and value is not None}
     if options["size"] is not None:
-        values |= _size(options["size"])
+        asked |= _size(options["size"])
     if options["init_file"] is not None:
-        values["init"] = _bytes(options["init_file"])
+        asked["init"] = _init(options["init_file"])
     elif like.get("software") == SOFTWARE and "strength" in like:
         raise UserError("init", f"{options['like']} was drawn from a picture; give that picture with --init")
+    elif options["strength"] is not None:
+        raise UserError("strength", "it says how much of a given picture is redrawn; give one with --init, or leave it out")
     prompts = _prompts(prompt, prompts_file, values.get("prompt"))
-    requests = [build(Request, values | {"prompt": text}) for text in prompts]
+    requests = [replace(build(Request, values | {"prompt": text}), **asked) for text in prompts]
     from sotediffusion.diffusion.samplers import SAMPLERS
     from sotediffusion.diffusion.schedule import SCHEDULES
     from sotediffusion.limits import validate
@@ -143,13 +146,9 @@ def _one_by_one(request: Request) -> list[Request]:
 def _prompts(prompt: str | None, prompts_file: Path | None, like: str | None) -> list[str]:
     if prompt is not None and prompts_file is not None:
         raise UserError("prompt", "it is given twice, as an argument and by --file; leave one out")
-    if prompts_file is not None:
-        lines = _text(prompts_file).splitlines()
-    elif prompt == "-" or (prompt is None and like is None and not sys.stdin.isatty()):
-        lines = sys.stdin.read().splitlines()
-    else:
+    if prompts_file is None and prompt != "-" and (prompt is not None or like is not None or sys.stdin.isatty()):
         return [prompt if prompt is not None else like or ""]
-    prompts = [line.strip() for line in lines if line.strip()]
+    prompts = [line.strip() for line in _text(prompts_file).splitlines() if line.strip()]
     if not prompts:
         raise UserError("prompt", f"{prompts_file or 'the standard input'} holds no line of text; write one prompt a line")
     return prompts
@@ -171,17 +170,21 @@ def _like(file: Path | None) -> dict[str, Any]:
         return {}
     from sotediffusion.pictures.files import read_settings
 
-    settings = read_settings(file)
-    left = sorted(settings.get("other") or {})
-    if left:
-        click.echo(f"note: not taken over from {file}: {', '.join(left)[:200]}", err=True)
+    settings = read_settings(file, field="like")
+    other = settings.get("other")
+    if isinstance(other, dict) and other:
+        _note(f"not taken over from {file}: {', '.join(sorted(other))[:200]}")
     return settings
 
 
 def _compare(cascade: Any, like: dict[str, Any]) -> None:
     hashes = like.get("hashes")
     if hashes and hashes != cascade.hashes:
-        click.echo(f"note: {like.get('model')} drew that picture with other weights than {cascade.name} has", err=True)
+        _note(f"{str(like.get('model'))[:80]} drew that picture with other weights than {cascade.name} has")
+
+
+def _note(text: str) -> None:
+    click.echo(f"note: {one_line(text)}", err=True)
 
 
 def _size(text: str) -> dict[str, int]:
@@ -191,17 +194,19 @@ def _size(text: str) -> dict[str, int]:
     return {"width": int(width), "height": int(height)}
 
 
-def _open(model: str | None, options: dict[str, Any]) -> Any:
+def _open(model: str | None, options: dict[str, Any], like: dict[str, Any]) -> Any:
+    from sotediffusion.weights.cache import MINIATURE
     from sotediffusion.weights.store import DTYPES, Parts, open_cascade
 
     named = {ours: options[part] for part, ours in PARTS.items() if options[part] is not None}
-    if model == MINIATURE or (model is None and not named):
-        model = str(files("sotediffusion") / "miniature" / "weights")
+    if model is None and not named:
+        model = MINIATURE
     device = _device(options["device"])
-    dtype = DTYPES[options["dtype"] or ("float32" if device == "cpu" else "bfloat16")]
+    usual = "float32" if device == "cpu" else "bfloat16"
+    dtype = options["dtype"] or (like["dtype"] if like.get("dtype") in tuple(DTYPES) else usual)
     cascade = open_cascade(Parts(base=model, **named) if named else str(model), dtype, device)
     for note in cascade.notes:
-        click.echo(f"note: {note}", err=True)
+        _note(note)
     return cascade
 
 
@@ -224,7 +229,7 @@ def _notice(cascade: Any, order: Request) -> None:
 
     note = size_note(order, cascade.conventions.width, cascade.conventions.height)
     if note:
-        click.echo(f"note: {note}", err=True)
+        _note(note)
 
 
 def _draw(cascade: Any, orders: list[Request]) -> Iterator[tuple[Picture, float]]:
@@ -236,10 +241,21 @@ def _draw(cascade: Any, orders: list[Request]) -> Iterator[tuple[Picture, float]
     began = time.perf_counter()
     for place in range(0, len(orders), together):
         batch = orders[place : place + together]
-        with _Progress(f"{place + len(batch)}/{len(orders)}") as progress:
+        with _Progress(f"{place + len(batch)}/{len(orders)}") as progress, _enough_memory():
             for picture in draw(cascade, batch, progress, together):
                 seconds, began = time.perf_counter() - began, time.perf_counter()
                 yield picture, seconds
+
+
+@contextmanager
+def _enough_memory() -> Iterator[None]:
+    """The usual end of a picture too large for the machine, as a sentence."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch's own error of a full GPU is a RuntimeError, that of a CPU has no name
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        raise UserError("size", "the memory is not enough for it; take a smaller --size, or --dtype bfloat16") from error
 
 
 class _Progress:
@@ -286,16 +302,18 @@ def _print_json(path: Path, picture: Picture, seconds: float) -> None:
     click.echo(json.dumps(line, ensure_ascii=True))
 
 
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError("init", f"{path} cannot be read ({error.strerror}); give the path of a PNG, JPEG or WebP file") from None
+def _init(path: Path) -> bytes:
+    """A picture's file, found readable before minutes go into opening a model."""
+    from sotediffusion.pictures.decode import open_picture
+
+    open_picture(path, field="init")
+    return path.read_bytes()
 
 
-def _text(path: Path) -> str:
+def _text(path: Path | None) -> str:
+    """A text file, with or without a byte order mark, or the standard input."""
     try:
-        return path.read_text(encoding="utf-8")
+        return sys.stdin.read() if path is None else path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UserError("file", f"{path} cannot be read ({reason}); give a text file with one prompt a line") from None
+        name, reason = path or "the standard input", getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UserError("file", f"{name} cannot be read ({reason}); give text with one prompt a line") from None

@@ -69,17 +69,17 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _complain(error: UserError | click.ClickException) -> int:
     message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-    print(f"sote: {_one_line(message)}", file=sys.stderr)
+    print(f"sote: {one_line(message)}", file=sys.stderr)
     return 2
 
 
 def _show_note(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
     """What a library wants said is a note for the user; what it wants developers to know is left out."""
     if category is UserWarning:
-        print(f"note: {_one_line(str(message))}", file=sys.stderr)
+        print(f"note: {one_line(str(message))}", file=sys.stderr)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Text without control characters, which a file name or a picture's settings could bring along."""
     return "".join(c if c.isprintable() else " " for c in text)
 

@@ -28,12 +28,13 @@ def render(out: Path, count: int, seed: int, area: int, processes: int) -> None:
 
 
 SHARES = {"effnet": 0.18, "stage-a": 0.13, "stage-c": 0.43, "stage-b": 0.26}  # of the time, in the order of training
+READERS = {"judge": "the judge, which reads tags in pictures", "probe": "the probe, which reads tags in EffNet latents"}
 NO_LIMIT = 10**12  # images
 
 
 @group.group()
 def miniature() -> None:
-    """Train the parts of the miniature, in this order: effnet, stage-a, stage-c, stage-b."""
+    """Train the parts of the miniature, in this order: effnet, stage-a, stage-c, stage-b; and what measures them."""
 
 
 def _options(function: Any) -> Any:
@@ -106,15 +107,15 @@ class _bar:
         click.echo(f"\r{line}\033[K", nl=False, err=True)
 
 
-def _add(part: str) -> None:
-    @miniature.command(part, help=f"Train {part}. To resume, run the same command again.")
+def _add(part: str, what: str) -> None:
+    @miniature.command(part, help=f"Train {what}. To resume, run the same command again.")
     @_options
     def command(**options: Any) -> None:
         _train(part, **options)
 
 
-for _part in SHARES:
-    _add(_part)
+for _part in (*SHARES, *READERS):
+    _add(_part, READERS.get(_part, _part))
 
 
 @miniature.command("all")

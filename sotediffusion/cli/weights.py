@@ -1,7 +1,6 @@
 """`sote weights`: what lies in a file, from one format to another, from a hub to this disk."""
 
 from dataclasses import asdict
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import click
 FORMATS = (
     "folder", "diffusers", "diffusers-connected", "stability", "comfyui", "comfyui-split", "kohya", "onetrainer", "loose",
 )  # fmt: skip
-MINIATURE = "miniature"  # the model inside the package
 PARTS = ("stage_c", "stage_b", "stage_a", "text_encoder", "effnet", "previewer", "tokenizer")
 
 
@@ -29,13 +27,7 @@ def parts_options(command: Any) -> Any:
 
 def _source(path: Path | None, parts: dict[str, Path | None]) -> Any:
     named = {name: value for name, value in parts.items() if value is not None}
-    if path == Path(MINIATURE) and not path.exists():
-        path = _miniature()
     return named | ({"base": path} if path is not None else {}) if named or path is None else path
-
-
-def _miniature() -> Path:
-    return Path(str(files("sotediffusion") / "miniature" / "weights"))
 
 
 @group.command()
@@ -110,13 +102,14 @@ def download(id: str, revision: str | None) -> None:
 @group.command("list")
 def list_models() -> None:
     """List the models that are published, and those that are here."""
+    from sotediffusion.weights.cache import MINIATURE, embedded
     from sotediffusion.weights.hub import downloaded
     from sotediffusion.weights.licences import PUBLISHED, describe
 
     here = downloaded()
     ids = {fetched.id for fetched in here}
-    built = "here" if (_miniature() / "model.toml").is_file() else "not built"
-    click.echo(f"miniature  {built}  drawn by `sote generate` when no model is named; {describe('apache-2.0')}")
+    built = "here" if (embedded() / "model.toml").is_file() else "not built"
+    click.echo(f"{MINIATURE}  {built}  drawn by `sote generate` when no model is named; {describe('apache-2.0')}")
     for model in PUBLISHED:
         click.echo(f"{model.id}  {'here' if model.id in ids else 'not downloaded'}  {model.what}; {describe(model.license)}")
     for fetched in here:

@@ -17,7 +17,7 @@ from string import Formatter
 from typing import Any
 from unicodedata import category, normalize
 
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from sotediffusion.names import unknown
 from sotediffusion.pictures.decode import FORMATS
@@ -82,19 +82,19 @@ def write_whole(path: Path, content: bytes) -> None:
             part.unlink()
 
 
-def read_settings(path: str | Path) -> dict[str, Any]:
+def read_settings(path: str | Path, field: str = "file") -> dict[str, Any]:
     """The settings in a picture of ours or of any program that writes A1111's infotext; none of it can be trusted.
 
     Keys are Request's fields and the marks of provenance; what an infotext has beside them is text under `other`.
-    Raises UserError for an unreadable file and for one that carries no settings.
+    Raises UserError, under the name `field`, for an unreadable file and for one that carries no settings.
     """
-    text, settings = _read_marks(Path(path))
+    text, settings = _read_marks(Path(path), field)
     found = _json_settings(settings)
     if found is not None:
         return found
     if text:
         return settings_of(parse_infotext(text))
-    raise UserError("file", f"{path} carries no settings; give a picture drawn here or by a program that writes A1111's infotext")
+    raise UserError(field, f"{path} carries no settings; give a picture drawn here or by a program that writes A1111's infotext")
 
 
 def choose_format(template: str, format: str | None) -> tuple[str, str]:
@@ -184,16 +184,17 @@ def _json(settings: Mapping[str, Any]) -> str:
     return json.dumps(settings, ensure_ascii=False, allow_nan=False)
 
 
-def _read_marks(path: Path) -> tuple[str, str]:
+def _read_marks(path: Path, field: str) -> tuple[str, str]:
     """The infotext and the JSON of a file, empty where it has none."""
     try:
         with Image.open(path, formats=FORMATS) as image:
             info = dict(image.info)
             comment = image.getexif().get_ifd(_EXIF).get(_USER_COMMENT, b"")
     except FileNotFoundError:
-        raise UserError("file", f"{path} does not exist; give the path of a picture") from None
+        raise UserError(field, f"{path} does not exist; give the path of a picture") from None
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise UserError("file", f"{path} is not a PNG, JPEG or WebP picture that can be read ({str(error)[:120]})") from None
+        reason = "cannot be identified" if isinstance(error, UnidentifiedImageError) else str(error)[:120]
+        raise UserError(field, f"{path} is no readable PNG, JPEG or WebP picture ({reason}); give the path of one") from None
     xmp = info.get("xmp", b"")
     inner = _XMP_SETTINGS.search(xmp.decode("utf-8", errors="replace") if isinstance(xmp, bytes) else str(xmp))
     text = str(info.get("parameters", "")) or _user_comment(comment)

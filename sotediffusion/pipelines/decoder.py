@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..generate import STAGE_B, Run, start_decoder
+from ..limits import SIDE_STEP
 from ..offload import execution_device
 from ..types import Request, UserError
 from .handle import Component, Pipeline
@@ -21,7 +22,6 @@ NAMES = {
     "decoder_steps": "num_inference_steps", "decoder_guidance": "guidance_scale", "negative": "negative_prompt",
     "width": "image_embeddings", "height": "image_embeddings",
 }  # fmt: skip
-SIDE_STEP = 8  # px
 
 
 class StableCascadeDecoderPipeline(Pipeline):

@@ -1,7 +1,6 @@
 """What all three pipelines have in common: opening, moving, offloading, and the parts under diffusers' names."""
 
 import warnings
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,7 +15,6 @@ from ..types import UserError
 from ..weights import store
 from ..weights.store import present
 
-MINIATURE = "miniature"
 TAKEN = ("torch_dtype", "revision", "cache_dir")
 
 
@@ -135,8 +133,6 @@ def _located(model: str, revision: str | None, cache: Path | None) -> Path:
     from ..weights import cache as downloads
     from ..weights import hub
 
-    if model == MINIATURE and not Path(model).exists():
-        return Path(str(files("sotediffusion.miniature") / "weights"))
     if Path(model).exists() or model.count("/") != 1:
         return downloads.locate(model, revision, cache)
     try:
@@ -181,9 +177,8 @@ def _kind(name: str, dtype: torch.dtype, device: torch.device) -> torch.dtype:
     """What a network computes in when `dtype` is asked for: Stage C overflows in float16."""
     if name != "stage_c" or dtype != torch.float16:
         return dtype
-    able = torch.cuda.is_bf16_supported() if device.type == "cuda" else device.type == "cpu"
-    kind = torch.bfloat16 if able else torch.float32
-    warnings.warn(f"Stage C overflows in float16 and computes in {str(kind)[6:]}; the rest computes in float16", stacklevel=3)
+    kind, note = store.stage_c_kind(device)
+    warnings.warn(note, stacklevel=3)
     return kind
 
 

@@ -17,7 +17,7 @@ RUNS = {
 }
 
 
-def assemble(runs: Path, out: Path, size: str = "miniature", dtype: str = "float16", width: int = 256, height: int = 256) -> None:
+def assemble(runs: Path, out: Path, size: str = "miniature", dtype: str = "float16", width: int = 224, height: int = 288) -> None:
     """Write the averaged weights of all parts in `runs` as the model folder `out`. Raises UserError naming a missing part."""
     if not (runs / "tokenizer" / "tokenizer.json").is_file():
         raise UserError("runs", f"{runs} holds no tokenizer; train it first with: sote train miniature stage-c")

@@ -16,7 +16,7 @@ from sotediffusion.train.captions import Captions, make_tokenizer
 from sotediffusion.train.data import Folder
 from sotediffusion.train.encode import encode
 from sotediffusion.train.loop import Options
-from sotediffusion.train.recipes import effnet, stage_a, stage_b, stage_c
+from sotediffusion.train.recipes import effnet, judge, stage_a, stage_b, stage_c
 from sotediffusion.train.recipes.base import Recipe, read_part
 from sotediffusion.types import UserError
 
@@ -84,6 +84,15 @@ def _stage_b(place: Place, progress: Progress) -> tuple[Recipe, Options]:
     return recipe, stage_b.DEFAULTS
 
 
+def _judge(place: Place, progress: Progress) -> tuple[Recipe, Options]:
+    return judge.JudgeRecipe(Folder(place.data, {"pictures": "pictures"})), judge.JUDGE_DEFAULTS
+
+
+def _probe(place: Place, progress: Progress) -> tuple[Recipe, Options]:
+    source = Folder(place.data, {"effnet": _effnet_latents(place, progress)})
+    return judge.ProbeRecipe(source), judge.PROBE_DEFAULTS
+
+
 def _effnet_latents(place: Place, progress: Progress) -> str:
     network = EffNetEncoder(SIZES[place.size].effnet)
     read_part(place.out / "effnet", "effnet", network)
@@ -101,4 +110,7 @@ def _ready(network: nn.Module, place: Place) -> nn.Module:
     return network.to(place.device, memory_format=torch.channels_last)
 
 
-BUILDERS = {"effnet": _effnet, "stage-a": _stage_a, "stage-c": _stage_c, "stage-b": _stage_b}
+BUILDERS = {
+    "effnet": _effnet, "stage-a": _stage_a, "stage-c": _stage_c, "stage-b": _stage_b,
+    "judge": _judge, "probe": _probe,  # no parts of a cascade: they measure it
+}

@@ -1,8 +1,16 @@
-"""Where downloaded weights lie: the hub's cache, read without its network half."""
+"""Where weights lie: the embedded model, and the hub's cache, read without its network half."""
 
+from importlib.resources import files
 from pathlib import Path
 
 from ..types import UserError
+
+MINIATURE = "miniature"  # the model inside the package
+
+
+def embedded() -> Path:
+    """The folder of the model inside the package."""
+    return Path(str(files("sotediffusion") / "miniature" / "weights"))
 
 
 def cache_folder() -> Path:
@@ -22,7 +30,12 @@ def find(id: str, revision: str | None = None, cache: Path | None = None) -> Pat
 
 
 def locate(model: str | Path, revision: str | None = None, cache: Path | None = None) -> Path:
-    """The path of a model given as a path or as a hub id that was downloaded. UserError: neither."""
+    """The path of a model given as "miniature", as a path or as a hub id that was downloaded. UserError: none of them."""
+    if model == MINIATURE or (model == Path(MINIATURE) and not Path(model).exists()):  # the bare word, or no folder of that name
+        model = embedded()
+        if not model.exists():
+            raise UserError("model", "the embedded weights are not in this build; train them with `make miniature`, or give "
+                                     "a folder, a file or a downloaded hub id")
     if Path(model).exists():
         return Path(model)
     name = str(model)

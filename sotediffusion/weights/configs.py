@@ -175,21 +175,3 @@ SCHEDULER_JSON = {
 def model_index(parts: Mapping[str, tuple[str | None, str | None]], pipeline: str) -> dict[str, Any]:
     """A `model_index.json`: component -> (library, class)."""
     return {"_class_name": pipeline, "_diffusers_version": OTHER_PROGRAMS_VERSION, **{name: list(v) for name, v in parts.items()}}
-
-
-def toml(table: Mapping[str, Any], path: str = "") -> str:
-    """A table of plain values, lists and tables as TOML text."""
-    lines = [f"{name} = {_toml_value(value)}" for name, value in table.items() if not isinstance(value, Mapping)]
-    text = "\n".join(lines) + "\n" if lines else ""
-    for name, value in table.items():
-        if isinstance(value, Mapping):
-            text += f"\n[{path}{name}]\n{toml(value, f'{path}{name}.')}"
-    return text
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_toml_value(item) for item in value)}]"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # which JSON allows and TOML does not

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..config import to_toml
 from ..models.cascade import SIZES
 from . import configs, formats, licences
 from .bundle import TOKENIZER_FILES, Bundle, in_order
@@ -49,7 +50,7 @@ def _folder(bundle: Bundle, path: Path) -> Plan:
         plan[f"{path.name}/{name}.safetensors"] = Weights(part.tensors, (name,))
         table[name] = {"file": f"{name}.safetensors", "hash": part.hash, "config": configs.to_table(part.config)}
     table["conventions"] = configs.to_table(bundle.conventions)
-    plan[f"{path.name}/{MODEL_FILE}"] = configs.toml(table).encode()
+    plan[f"{path.name}/{MODEL_FILE}"] = to_toml(table).encode()
     return plan | _tokenizer(bundle, path.name) | _terms(bundle, path.name)
 
 

@@ -83,13 +83,15 @@ def _kinds(bundle: Bundle, dtype: torch.dtype | None, device: torch.device) -> t
     kinds: dict[str, torch.dtype | None] = {name: dtype for name in bundle.parts}
     if dtype != torch.float16:
         return kinds, []
-    kinds["stage_c"] = torch.bfloat16 if _has_bfloat16(device) else torch.float32
-    chosen = str(kinds["stage_c"])[6:]
-    return kinds, [f"stage_c computes in {chosen}, because it overflows in float16; the rest computes in float16"]
+    kinds["stage_c"], note = stage_c_kind(device)
+    return kinds, [note]
 
 
-def _has_bfloat16(device: torch.device) -> bool:
-    return torch.cuda.is_bf16_supported() if device.type == "cuda" else device.type == "cpu"
+def stage_c_kind(device: torch.device) -> tuple[torch.dtype, str]:
+    """What Stage C computes in where float16 is asked for, and what to tell the user of it."""
+    able = torch.cuda.is_bf16_supported() if device.type == "cuda" else device.type == "cpu"
+    kind = torch.bfloat16 if able else torch.float32
+    return kind, f"stage_c computes in {str(kind)[6:]}, because it overflows in float16; the rest computes in float16"
 
 
 def _tokenizer(bundle: Bundle) -> Any:

@@ -1,0 +1,190 @@
+"""The two networks that measure a cascade, trained on drawn pictures only: a judge reads pixels, a probe reads EffNet latents.
+
+Neither is part of a cascade. The judge learns on slightly roughened pictures too, because it is to read what Stage A draws.
+"""
+
+import copy
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sotediffusion.models.effnet import Block
+from sotediffusion.train.data import Batch, Folder, pixels
+from sotediffusion.train.judging import GROUPS, HIDDEN, NAMES, SIZES, targets_of
+from sotediffusion.train.loop import Options
+from sotediffusion.train.recipes.base import Recipe, read_part, refresh_norms
+
+JUDGE_DEFAULTS = Options(images=400_000, batch=16, lr=8e-4, decay=0.02, ema=10_000, bf16=True)
+PROBE_DEFAULTS = Options(images=400_000, batch=32, lr=8e-4, decay=0.02, ema=10_000)
+SHIFT = 8  # px by which pictures are cut, at one side or the other, so that places are not learnt by heart
+ROUGH_SHARE = 0.5  # of the pictures, which then no longer have the quality of their tag
+SMALLEST, NOISE = 0.6, 0.03  # the roughest: a side redrawn from this share of it; grain on [0, 1]
+NORM_BATCHES = 12
+
+
+class Reader(nn.Module):
+    """Features (B, d, h, w) -> logits (B, all choices); every group looks where it has learnt to look."""
+
+    def __init__(self, d_in: int, width: int):
+        super().__init__()
+        self.mix = nn.Sequential(nn.Conv2d(d_in, width, 1, bias=False), nn.BatchNorm2d(width), nn.SiLU())
+        self.look = nn.Conv2d(width, len(GROUPS), 1)
+        self.say = nn.Conv2d(width, sum(SIZES), 1)
+        nn.init.zeros_(self.look.weight)  # at first everywhere alike
+        owner = torch.repeat_interleave(torch.arange(len(GROUPS)), torch.tensor(SIZES))
+        self.register_buffer("owner", owner, persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = self.mix(features)
+        looks = self.look(x).float().flatten(2).softmax(2)  # B G cells
+        said = self.say(x).float().flatten(2)  # B choices cells
+        return (looks[:, self.owner] * said).sum(2)
+
+
+class Judge(nn.Module):
+    """Pictures (B, 3, H, W) in [0, 1] of any size -> logits; reads cells of 16 px, knowing their wider surroundings."""
+
+    def __init__(self, widths: tuple[int, ...] = (24, 32, 64, 112, 160), layers: tuple[int, ...] = (1, 1, 2, 3, 2)):
+        super().__init__()
+        stages, d_in = [], 3
+        for i, (width, count) in enumerate(zip(widths, layers, strict=True)):
+            expand = (1, 2, 3, 3, 2)[i]
+            blocks = [Block(d_in if j == 0 else width, width, expand, 2 if j == 0 else 1, fused=True) for j in range(count)]
+            stages.append(nn.Sequential(*blocks))
+            d_in = width
+        self.fine, self.wide = nn.Sequential(*stages[:-1]), stages[-1]
+        self.reader = Reader(widths[-2] + widths[-1], 2 * widths[-2])
+        for block in self.modules():
+            if isinstance(block, Block) and block.residual:
+                nn.init.zeros_(block.block[-1][1].weight)  # a shallow start (Goyal et al. 2017)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        fine = self.fine(((pixels - 0.5) / 0.25).contiguous(memory_format=torch.channels_last))
+        wide = F.interpolate(self.wide(fine), size=fine.shape[2:])
+        return self.reader(torch.cat([fine, wide], 1))
+
+
+class Probe(nn.Module):
+    """EffNet latents (B, 16, h, w) -> logits."""
+
+    def __init__(self, c_latent: int = 16, width: int = 160):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(c_latent, width, 3, padding=1), nn.BatchNorm2d(width), nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.SiLU(),
+        )  # fmt: skip
+        self.reader = Reader(width, width)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.reader(self.layers(latents))
+
+
+def truth(batch: Batch) -> Tensor:
+    """The choices (B, G) that the pictures of a batch show."""
+    return torch.tensor([targets_of(tags) for tags in batch.tags])
+
+
+def told(logits: Tensor) -> Tensor:
+    """The likeliest choice of every group (B, G)."""
+    return torch.stack([group.argmax(1) for group in logits.split(SIZES, 1)], 1)
+
+
+def level(logits: Tensor, name: str) -> Tensor:
+    """The expected choice (B,) in the ordinal group of this name, between levels too."""
+    chances = logits.split(SIZES, 1)[NAMES.index(name)].softmax(1)
+    return chances @ torch.arange(chances.shape[1], dtype=chances.dtype, device=chances.device)
+
+
+def reading_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of the groups that pictures show."""
+    losses = [
+        F.cross_entropy(group, target, ignore_index=HIDDEN, reduction="sum")
+        for group, target in zip(logits.split(SIZES, 1), targets.unbind(1), strict=True)
+    ]
+    return torch.stack(losses).sum() / (targets != HIDDEN).sum().clamp(min=1)
+
+
+def shift(picture: Tensor) -> Tensor:
+    """(B, 3, H, W) -> the same less SHIFT px of either side."""
+    side = [length - SHIFT for length in picture.shape[2:]]
+    top, left = torch.randint(0, SHIFT + 1, (2,)).tolist()
+    return picture[:, :, top : top + side[0], left : left + side[1]]
+
+
+def roughen(picture: Tensor) -> tuple[Tensor, Tensor]:
+    """Softens and grains a share of the pictures (B, 3, H, W) by any amount; also says which (B,)."""
+    rough = torch.rand(len(picture), device=picture.device) < ROUGH_SHARE
+    amount = (rough * torch.rand(len(picture), device=picture.device))[:, None, None, None]
+    scale = 1 - (1 - SMALLEST) * torch.rand(()).item()
+    small = F.interpolate(picture, scale_factor=scale, mode="bilinear")
+    soft = F.interpolate(small, size=picture.shape[2:], mode="bilinear")
+    return picture + amount * (soft - picture + NOISE * torch.randn_like(picture)), rough
+
+
+class ReadingRecipe(Recipe):
+    """Trains one reader of tags."""
+
+    def __init__(self, name: str, network: nn.Module, folder: Folder):
+        super().__init__({name: network.to(memory_format=torch.channels_last)}, folder)
+        self.network = self.modules[name]
+
+    def inputs(self, batch: Batch) -> Tensor:
+        """What the network reads of a batch."""
+        raise NotImplementedError
+
+    def examples(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Inputs as they are varied in training, and choices (B, G)."""
+        return self.inputs(batch), truth(batch).to(self.device)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """Cross-entropy over all groups that are seen."""
+        inputs, targets = self.examples(batch)
+        logits = self.network(inputs)
+        loss = reading_loss(logits, targets)
+        seen = targets != HIDDEN
+        return loss, {"right tags": (told(logits) == targets)[seen].float().mean().item()}
+
+    def weights(self, averages: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The reader, its BatchNorm statistics measured anew for the averaged weights."""
+        modules = copy.deepcopy(self.modules)
+        modules.load_state_dict(averages)
+        (network,) = modules.values()
+        refresh_norms(modules, lambda batch: network(self.inputs(batch)), self.source.batches(1, 0, 32), NORM_BATCHES)
+        return modules.state_dict()
+
+
+class JudgeRecipe(ReadingRecipe):
+    """Trains `judge` on pictures."""
+
+    def __init__(self, folder: Folder, network: Judge | None = None):
+        super().__init__("judge", network or Judge(), folder)
+
+    def inputs(self, batch: Batch) -> Tensor:
+        """Pixels as drawn."""
+        return pixels(batch.fields["pictures"].to(self.device))
+
+    def examples(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Shifted pixels, a share of them roughened and without a quality."""
+        picture, rough = roughen(shift(self.inputs(batch)))
+        targets = truth(batch).to(self.device)
+        targets[rough, NAMES.index("quality")] = HIDDEN
+        return picture, targets
+
+
+class ProbeRecipe(ReadingRecipe):
+    """Trains `probe` on EffNet latents."""
+
+    def __init__(self, folder: Folder, network: Probe | None = None):
+        super().__init__("probe", network or Probe(), folder)
+
+    def inputs(self, batch: Batch) -> Tensor:
+        """Latents as encoded."""
+        return batch.fields["effnet"].to(self.device).float()
+
+
+def open_reader(path: Path, network: nn.Module) -> nn.Module:
+    """Give a judge or probe the weights in its run folder. Raises UserError when they are not there."""
+    return read_part(path, type(network).__name__.lower(), network)
