@@ -261,7 +261,10 @@ def test_interrupted_it_keeps_the_finished_pictures_whole(model, tmp_path):
     (tmp_path / "out").mkdir()
     source = ["--file", f"{tmp_path}/prompts", "--count", "64", "--out", f"{tmp_path}/out/{{index}}.png"]
     command = [*SOTE, "generate", "--model", model, *FAST, *source]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )  # fmt: skip
     deadline = time.monotonic() + 120
     while not (tmp_path / "out" / "2.png").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
