@@ -80,6 +80,7 @@ def prepare(cascade: Cascade, request: Request, noises: Sequence[Noise] | None =
     validate(request, SAMPLERS, SCHEDULES)
     check_request(request.prompt, request.negative, request.guidance, request.decoder_guidance)
     request = settle(cascade, request)
+    texts: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}  # without wildcards all pictures say the same
     runs = []
     for i in range(request.count):
         seed = (request.seed or 0) + i
@@ -90,8 +91,10 @@ def prepare(cascade: Cascade, request: Request, noises: Sequence[Noise] | None =
         check_request(own.prompt, own.negative, own.guidance, own.decoder_guidance)
         noise = noises[i] if noises is not None else own_noise(seed)
         mask = cascade.conventions.text_mask
-        text, pooled = encode_pair(cascade.use("text"), cascade.tokenizer, own.prompt, own.negative, mask)
-        runs.append(Run(own, noise, text, pooled))
+        words = own.prompt, own.negative
+        if words not in texts:
+            texts[words] = encode_pair(cascade.use("text"), cascade.tokenizer, *words, mask)
+        runs.append(Run(own, noise, *texts[words]))
     for run in runs:
         start_prior(cascade, run)
     return runs

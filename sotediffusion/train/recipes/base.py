@@ -52,6 +52,15 @@ def read_part(folder: Path, part: str, module: nn.Module) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
+def latent_layers(c_latent: int, width: int) -> nn.Sequential:
+    """Three convolutions that read latents (B, c_latent, h, w) as (B, width, h, w)."""
+    return nn.Sequential(
+        nn.Conv2d(c_latent, width, 3, padding=1), nn.BatchNorm2d(width), nn.SiLU(),
+        nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.SiLU(),
+        nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.SiLU(),
+    )  # fmt: skip
+
+
 def no_dropout(network: nn.Module) -> None:
     """Turn dropout off: drawn pictures are endless, and its random numbers cost a sixth of a step."""
     for module in network.modules():

@@ -16,7 +16,7 @@ from sotediffusion.models.effnet import Block, EffNetEncoder
 from sotediffusion.models.previewer import Previewer
 from sotediffusion.train.data import Batch, Folder, pixels
 from sotediffusion.train.loop import Options
-from sotediffusion.train.recipes.base import Recipe, refresh_norms
+from sotediffusion.train.recipes.base import Recipe, latent_layers, refresh_norms
 
 DEFAULTS = Options(images=400_000, batch=16, lr=6e-4, decay=0.02, ema=10_000, bf16=True)
 LATENT_NOISE = 0.1  # of a latent's standard deviation, which is one
@@ -31,11 +31,7 @@ class TagHead(nn.Module):
 
     def __init__(self, c_latent: int, tags: int, width: int = 192):
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(c_latent, width, 3, padding=1), nn.BatchNorm2d(width), nn.SiLU(),
-            nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.SiLU(),
-            nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.SiLU(),
-        )  # fmt: skip
+        self.layers = latent_layers(c_latent, width)
         self.read = nn.Linear(2 * width, tags)
 
     def forward(self, latents: Tensor) -> Tensor:

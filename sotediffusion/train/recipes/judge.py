@@ -14,7 +14,7 @@ from sotediffusion.models.effnet import Block
 from sotediffusion.train.data import Batch, Folder, pixels
 from sotediffusion.train.judging import GROUPS, HIDDEN, NAMES, SIZES, targets_of
 from sotediffusion.train.loop import Options
-from sotediffusion.train.recipes.base import Recipe, read_part, refresh_norms
+from sotediffusion.train.recipes.base import Recipe, latent_layers, read_part, refresh_norms
 
 JUDGE_DEFAULTS = Options(images=400_000, batch=16, lr=8e-4, decay=0.02, ema=10_000, bf16=True)
 PROBE_DEFAULTS = Options(images=400_000, batch=32, lr=8e-4, decay=0.02, ema=10_000)
@@ -71,11 +71,7 @@ class Probe(nn.Module):
 
     def __init__(self, c_latent: int = 16, width: int = 160):
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(c_latent, width, 3, padding=1), nn.BatchNorm2d(width), nn.SiLU(),
-            nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.SiLU(),
-            nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.SiLU(),
-        )  # fmt: skip
+        self.layers = latent_layers(c_latent, width)
         self.reader = Reader(width, width)
 
     def forward(self, latents: Tensor) -> Tensor:
