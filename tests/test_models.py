@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sotediffusion.models.cascade import PARTS, SIZES
 from sotediffusion.models.effnet import EffNetEncoder
 from sotediffusion.models.previewer import Previewer
+from sotediffusion.models.response_norm import GlobalResponseNorm
 from sotediffusion.models.stage_a import StageA
 from sotediffusion.models.stage_b import StageB
 from sotediffusion.models.stage_c import StageC
@@ -117,3 +118,22 @@ def test_every_network_runs_forward_and_backward(size: str, part: str) -> None:
         out = network(torch.randn(2, 16, 4, 4)).square().mean()
     out.backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_the_response_norm_s_own_gradient_is_the_true_one():
+    torch.manual_seed(0)
+    norm = GlobalResponseNorm(5).double()
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    x[0, :, :, 2] = 0  # a channel without a norm
+    gamma, beta = (torch.randn(1, 1, 1, 5, dtype=torch.float64, requires_grad=True) for _ in range(2))
+
+    def respond(x, gamma, beta):
+        return torch.func.functional_call(norm, {"gamma": gamma, "beta": beta}, (x,))
+
+    alive = x[1:].clone().requires_grad_()  # at a channel of zeros finite differences see the kink of the root
+    assert torch.autograd.gradcheck(respond, (alive, gamma, beta))
+    whole = x.requires_grad_()
+    respond(whole, gamma, beta).square().sum().backward()
+    assert whole.grad.isfinite().all()
+    with torch.no_grad():
+        assert torch.allclose(norm(x), respond(x, norm.gamma, norm.beta), rtol=1e-12)

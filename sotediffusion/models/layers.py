@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .response_norm import GlobalResponseNorm
+
 EPS = 1e-6
 
 
@@ -45,29 +47,6 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return layer_norm(x)
-
-
-def spatial_norm(x: Tensor) -> Tensor:
-    """The norm of each channel over the whole picture, (B, H, W, D) -> (B, 1, 1, D)."""
-    fused = x.device.type != "cpu" or torch.is_grad_enabled() or x.dtype == torch.float16
-    if fused:  # on a GPU it is the faster way; a root has no slope at 0, and squares overflow in float16
-        return torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)
-    wide = torch.promote_types(x.dtype, torch.float32)
-    return x.square().sum(dim=(1, 2), keepdim=True, dtype=wide).sqrt().to(x.dtype)  # four times as fast on a CPU
-
-
-class GlobalResponseNorm(nn.Module):
-    """GRN of ConvNeXt V2 (Woo et al. 2023): channels compete by their norm over the whole picture."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.gamma = nn.Parameter(torch.zeros(1, 1, 1, width))
-        self.beta = nn.Parameter(torch.zeros(1, 1, 1, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        norm = spatial_norm(x)
-        share = norm / (norm.mean(dim=-1, keepdim=True) + EPS)
-        return torch.addcmul(self.beta, x, torch.addcmul(torch.ones_like(share), self.gamma, share))
 
 
 class ResBlock(nn.Module):
