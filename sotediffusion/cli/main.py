@@ -18,6 +18,7 @@ AREAS = {
     "info": ("sotediffusion.cli.info", "info", "Print the settings inside a picture."),
     "weights": ("sotediffusion.cli.weights", "group", "Inspect, convert, download and list models."),
     "miniature": ("sotediffusion.cli.miniature", "group", "Draw the small world that the embedded model was trained on."),
+    "curate": ("sotediffusion.cli.curate", "group", "Turn a pile of pictures into a training catalogue."),
     "train": ("sotediffusion.cli.train", "group", "Train a cascade, or a part of it."),
 }
 

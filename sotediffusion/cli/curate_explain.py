@@ -1,0 +1,48 @@
+"""`sote curate explain`: one picture's whole story."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from sotediffusion.cli.main import one_line
+
+
+@click.command()
+@click.argument("catalogue")
+@click.argument("picture", metavar="PATH")
+@click.option("--version", "version", metavar="NAME", help="A named version of the catalogue.  [the latest]")
+def command(catalogue: str, picture: str, version: str | None) -> None:
+    """Tell what each step found of one picture in CATALOGUE and why it was kept or left out.
+
+    PATH is its path in the source, the end of it, or its sha256.
+
+    Example: sote curate explain CATALOGUE pixiv/12345_p0.png
+    """
+    from sotediffusion.curate.catalogue import find_version, read
+    from sotediffusion.curate.explain import find, story
+    from sotediffusion.curate.stats import Catalogue
+    from sotediffusion.curate.store import Store
+
+    store = Store(catalogue)
+    chosen = find_version(store, version)
+    rows = Catalogue(read(catalogue, version))
+    row = find(rows, picture)
+    for title, lines in story(rows, row, _tag_names(store), _fingerprints(chosen.states)):
+        click.secho(title, bold=True)
+        for line in lines:
+            click.echo(f"  {one_line(line)}")
+
+
+def _tag_names(store: Any) -> Mapping[int, str]:
+    """The newest tagger's tags by number, where its list was kept."""
+    from sotediffusion.curate.taglist import read_taglist, words
+
+    names = store.names("taglists")
+    if len(names) != 1:
+        return {}
+    return {place: words(name) for place, name in enumerate(read_taglist(store.path(f"taglists/{names[0]}")).names)}
+
+
+def _fingerprints(states: Mapping[str, str]) -> dict[str, str]:
+    return {step: state.split()[0] for step, state in states.items() if state.split()}

@@ -1,0 +1,225 @@
+"""The catalogue: a Lance dataset with a row for every file, in named versions.
+
+One committer writes it, under the run's lock. Columns are added or replaced whole and rows only appended; nothing is deleted or
+updated in place. Readers open a named version; names move only after the last commit of a run, and a run that was killed before
+that is undone by the next.
+"""
+
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sotediffusion.curate.columns import DROPPED, REASON, ROWS, Finished
+from sotediffusion.curate.shards import ROW, Rows, phrase
+from sotediffusion.curate.store import Store
+from sotediffusion.names import listing
+from sotediffusion.types import UserError
+
+DATASET = "catalogue.lance"
+VERSIONS = "versions"
+LATEST = "latest"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Version:
+    """What is recorded beside the data of a named version."""
+
+    name: str
+    number: int  # of the Lance dataset
+    created: str
+    rows: int
+    kept: int
+    reasons: dict[str, int]  # phrase -> pictures left out for it
+    states: dict[str, str]  # step -> digest of what its columns say
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def read(place: str | Path, version: str | None = None) -> Any:
+    """The Lance dataset of a catalogue at a named version, the latest if none is named. UserError where there is none."""
+    store = Store(place)
+    chosen = find_version(store, version)
+    return _open(store, chosen.number)
+
+
+def versions(store: Store) -> list[Version]:
+    """All named versions, oldest first."""
+    found = []
+    for name in store.names(VERSIONS):
+        if name.endswith(".json"):
+            found.append(Version(**json.loads(store.read(f"{VERSIONS}/{name}"))))
+    named = _tags(store)
+    return sorted((v for v in found if named.get(v.name) == v.number), key=lambda v: (v.number, v.created))
+
+
+def find_version(store: Store, name: str | None = None) -> Version:
+    known = versions(store)
+    if not known:
+        raise UserError("catalogue", f"{store.place} holds no finished catalogue; make one with `sote curate run`")
+    if name is None or name == LATEST:
+        number = _tags(store)[LATEST]
+        return next(version for version in reversed(known) if version.number == number)
+    for version in known:
+        if version.name == name:
+            return version
+    raise UserError("version", f"{name[:80]!r} is not in {store.place}; there are {listing([v.name for v in known])}")
+
+
+def check_name(name: str, known: Iterable[Version]) -> None:
+    """Raise UserError for a name that a new version cannot have."""
+    if not _NAME.fullmatch(name) or name == LATEST:
+        raise UserError("name", f"{name[:80]!r} cannot name a version; take up to 64 letters, digits and . - _")
+    if any(version.name == name for version in known):
+        raise UserError("name", f"{name} is taken; a version does not change, choose another name")
+
+
+def commit(finished: Finished, settings: Mapping[str, Any], name: str | None = None) -> Version | None:
+    """Bring the dataset up to what is finished and name it; None where there is nothing new and no name was asked for.
+
+    Only for the holder of the run's lock.
+    """
+    store = finished.store
+    known = versions(store)
+    name = name or _next_name(known)
+    check_name(name, known)
+    latest = find_version(store) if known else None
+    dataset, erased = _update(finished, latest)
+    if dataset is None:
+        assert latest is not None
+        if not name or name == _next_name(known):
+            return None
+        dataset = _open(store, latest.number)
+    version = _describe(finished, dataset, name, settings)
+    store.write(f"{VERSIONS}/{name}.json", json.dumps(asdict(version), indent=1).encode())
+    for tag in (name, LATEST):
+        with suppress(ValueError, OSError):
+            dataset.tags.delete(tag)
+        dataset.tags.create(tag, dataset.version)
+    if erased:
+        _forget_others(store, dataset, name)
+    return version
+
+
+def _update(finished: Finished, latest: Version | None) -> tuple[Any, bool]:
+    """The dataset with every column and row as finished, None where it was so; and whether rows of before were erased."""
+    if latest is None:
+        return _create(finished), False
+    dataset = _open(finished.store, None)
+    if dataset.version != latest.number:  # left by a run that was killed while it committed
+        dataset = _open(finished.store, latest.number)
+        dataset.restore()
+        dataset = _open(finished.store, None)
+    held = dataset.to_table(columns=[ROW]).column(ROW).to_numpy()
+    if int(finished.ledger.erased[held].sum()) > int(latest.states.get("erased", "0")):
+        return _create(finished), True  # anew, as a replaced column stays in the file of its neighbours
+    states = finished.states(held)
+    changed = [step for step, state in states.items() if latest.states.get(step) != state]
+    fresh = np.setdiff1d(finished.rows, held)
+    steps = [step for step in changed if step != REASON]
+    schema = finished.schema([finished.placed[step] for step in steps], REASON in changed)
+    whole = finished.schema(finished.placed.values(), True)
+    stale = [column for column in dataset.schema.names if column != ROW and (column in schema.names or column not in whole.names)]
+    if not stale and not schema.names and not len(fresh):
+        return None, False
+    if stale:
+        dataset.drop_columns(stale)
+    if schema.names:
+        dataset.add_columns(pa.RecordBatchReader.from_batches(schema, finished.batches(steps, REASON in changed, held)))
+    if len(fresh):
+        dataset = _append(finished, dataset, fresh)
+    return dataset, False
+
+
+def _create(finished: Finished) -> Any:
+    import lance
+
+    schema, batches = _rows(finished, finished.rows)
+    reader = pa.RecordBatchReader.from_batches(schema, batches)
+    lance.write_dataset(reader, _uri(finished.store), mode="overwrite", storage_options=finished.store.lance_options)
+    return _open(finished.store, None)
+
+
+def _append(finished: Finished, dataset: Any, rows: Rows) -> Any:
+    import lance
+
+    _, batches = _rows(finished, rows)
+    schema = dataset.schema
+    ordered = (batch.select(schema.names).cast(schema) for batch in batches)
+    reader = pa.RecordBatchReader.from_batches(schema, ordered)
+    return lance.write_dataset(reader, dataset, mode="append", storage_options=finished.store.lance_options)
+
+
+def _rows(finished: Finished, rows: Rows) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """Whole rows, with their number in front."""
+    schema = pa.schema([*ROWS, *finished.schema(finished.placed.values(), True)])
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        start = 0
+        for batch in finished.batches(finished.placed, True, rows):
+            numbers = pa.array(rows[start : start + len(batch)], pa.int64())
+            start += len(batch)
+            yield pa.record_batch([numbers, *batch.columns], schema=schema)
+
+    return schema, batches()
+
+
+def _describe(finished: Finished, dataset: Any, name: str, settings: Mapping[str, Any]) -> Version:
+    held = np.concatenate([np.empty(0, np.int64), *(b.column(ROW).to_numpy() for b in dataset.to_batches(columns=[ROW]))])
+    reasons = count_reasons(dataset)
+    states = finished.states(held) | {"erased": str(int(finished.ledger.erased[held].sum()))}
+    created, kept = time.strftime("%Y-%m-%d %H:%M:%S"), len(held) - sum(reasons.values())
+    return Version(name, dataset.version, created, len(held), kept, dict(reasons), states, dict(settings))
+
+
+def count_reasons(dataset: Any) -> Counter[str]:
+    """How many rows are left out for each reason, by the part of it before the colon."""
+    counts: Counter[str] = Counter()
+    for batch in dataset.to_batches(columns=[REASON], filter=DROPPED):
+        for entry in pc.value_counts(batch.column(REASON)):
+            counts[phrase(entry["values"].as_py())] += entry["counts"].as_py()
+    return Counter(dict(counts.most_common()))
+
+
+def _forget_others(store: Store, dataset: Any, name: str) -> None:
+    """Older versions show pictures that the policy has refused since; nothing of those may stay."""
+    for tag in dataset.tags.list():
+        if tag not in (name, LATEST):
+            dataset.tags.delete(tag)
+            store.remove(f"{VERSIONS}/{tag}.json")
+    dataset.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
+
+
+def _next_name(known: list[Version]) -> str:
+    taken = {version.name for version in known}
+    number = len(known) + 1
+    while f"v{number}" in taken:
+        number += 1
+    return f"v{number}"
+
+
+def _uri(store: Store) -> str:
+    return f"{store.root}/{DATASET}"
+
+
+def _open(store: Store, number: int | None) -> Any:
+    import lance
+
+    return lance.dataset(_uri(store), version=number, storage_options=store.lance_options)
+
+
+def _tags(store: Store) -> dict[str, int]:
+    try:
+        return {name: tag["version"] for name, tag in _open(store, None).tags.list().items()}
+    except (ValueError, OSError):
+        return {}

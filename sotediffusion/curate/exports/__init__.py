@@ -1,0 +1,1 @@
+"""A catalogue in the forms that trainers read: kohya's folders, Hugging Face's Parquet, WebDataset's tars."""

@@ -1,0 +1,54 @@
+"""Answers that cost time or money, kept one by one as they come, so that a killed process loses none that it had received.
+
+A folder holds one file of JSON lines per process; every process reads them all, its own and those of processes long dead.
+"""
+
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sotediffusion.types import UserError
+
+
+class Journal:
+    """Answers by key (a content hash). Opened in the process that uses it; several may share the folder at once."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.answers: dict[str, dict[str, Any]] = {}
+        self._read: dict[Path, int] = {}  # bytes of each file that have been taken in
+        self._file: BinaryIO | None = None
+
+    def refresh(self) -> None:
+        """Take in what any process has written since the last time. A last line that is not whole yet is left for later."""
+        for path in sorted(self.folder.glob("*.jsonl")):
+            with open(path, "rb") as file:
+                file.seek(self._read.get(path, 0))
+                lines = file.read()
+            whole = lines[: lines.rfind(b"\n") + 1]
+            self._read[path] = self._read.get(path, 0) + len(whole)
+            for line in whole.splitlines():
+                entry = json.loads(line)
+                self.answers[entry.pop("key")] = entry
+
+    def add(self, key: str, answer: dict[str, Any]) -> None:
+        """Keep an answer: on the disk when this returns. Raises UserError where the disk refuses."""
+        line = json.dumps({"key": key, **answer}, ensure_ascii=False).encode() + b"\n"
+        try:
+            if self._file is None:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._file = open(self.folder / f"{os.getpid()}-{secrets.token_hex(4)}.jsonl", "ab", buffering=0)
+            self._file.write(line)
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            reason = error.strerror
+            raise UserError("journal", f"{self.folder} cannot be written ({reason}); free space and run again") from None
+        self.answers[key] = answer
+
+    def close(self) -> None:
+        """Close this process's file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None

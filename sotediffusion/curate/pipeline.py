@@ -1,0 +1,246 @@
+"""From settings to a chain of steps, and from a chain to a catalogue."""
+
+import hashlib
+import json
+import secrets
+import tempfile
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sotediffusion.config import build, plain, to_toml
+from sotediffusion.curate.catalogue import Version, check_name, commit, versions
+from sotediffusion.curate.columns import Finished
+from sotediffusion.curate.local import Local
+from sotediffusion.curate.lock import only_writer
+from sotediffusion.curate.processes import Means
+from sotediffusion.curate.progress import Progress
+from sotediffusion.curate.runner import Executor, Runner
+from sotediffusion.curate.shards import SHARD
+from sotediffusion.curate.step import Step
+from sotediffusion.curate.store import Store
+from sotediffusion.names import unknown
+from sotediffusion.types import UserError
+
+ABOUT = "catalogue.json"
+SETTINGS = "settings.toml"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The section [run]: how a machine is used. Results do not depend on it."""
+
+    memory_gib: float = 3.0  # that a worker which opens pictures may take; 0 for any
+    devices: tuple[str, ...] = ()  # numbers of GPUs, one model process on each; none: one process for what there is
+
+
+@dataclass(frozen=True)
+class Places:
+    """What a chain is built for."""
+
+    source: Any  # PictureSource
+    store: Store
+    models: Path
+    secrets: Mapping[str, Any]  # keys for endpoints, by the step's name
+
+
+def _scan(table: Any, places: Places, before: list[Step]) -> list[Step]:
+    from sotediffusion.curate.scan import ScanStep
+
+    return [ScanStep(places.source, table)]
+
+
+def _policy(_: Any, places: Places, before: list[Step]) -> list[Step]:
+    from sotediffusion.curate.policy import PolicyStep
+
+    return [PolicyStep()]
+
+
+def _filter(table: Any, places: Places, before: list[Step]) -> list[Step]:
+    from sotediffusion.curate.filters import FilterStep
+
+    return [FilterStep(table)]
+
+
+def _dedupe(table: Any, places: Places, before: list[Step]) -> list[Step]:
+    from sotediffusion.curate.dedupe import DedupeStep
+    from sotediffusion.curate.reference import read_reference
+    from sotediffusion.curate.verdicts import FILE, Verdicts, read
+
+    verdicts = Verdicts() if places.store.remote else read(Path(places.store.root) / FILE)
+    return [DedupeStep(table, places.source, verdicts, read_reference(table.reference))]
+
+
+def _score(table: Any, places: Places, before: list[Step]) -> list[Step]:
+    from sotediffusion.curate.score import score_steps
+
+    return list(score_steps(table, places.models))
+
+
+def _tag(table: Any, places: Places, before: list[Step]) -> list[Step]:
+    """The tagger, and right after it the policy on what it saw; the tagger's list is kept in the catalogue."""
+    from sotediffusion.curate.policy import TagPolicyStep
+    from sotediffusion.curate.tag import TagStep
+    from sotediffusion.curate.taglist import read_taglist
+
+    step = TagStep(table, places.models)
+    tags = read_taglist(step.taglist)
+    places.store.write(f"taglists/{tags.sha256}.csv", step.taglist.read_bytes())
+    return [step, TagPolicyStep(tags)]
+
+
+def _cut(table: Any, places: Places, before: list[Step]) -> list[Step]:
+    from sotediffusion.curate.cuts import Cut
+    from sotediffusion.curate.policy import TagPolicyStep
+
+    lists = [step.tags for step in before if isinstance(step, TagPolicyStep)]
+    return [Cut(table, *lists)]
+
+
+def _text(table: Any, places: Places, before: list[Step]) -> list[Step]:
+    from sotediffusion.curate.text import TextStep
+
+    return [TextStep(table, places.source.decode, _journal(places), places.secrets.get("text"), places.models)]
+
+
+def _prose(table: Any, places: Places, before: list[Step]) -> list[Step]:
+    from sotediffusion.curate.text import ProseStep
+
+    return [ProseStep(table, places.source.decode, _journal(places), places.secrets.get("prose"), places.models)]
+
+
+def _rules(table: Any, places: Places, before: list[Step]) -> list[Step]:
+    from sotediffusion.curate.rules import Rules
+
+    return [Rules(table)]
+
+
+def _compose(table: Any, places: Places, before: list[Step]) -> list[Step]:
+    from sotediffusion.curate.compose import Compose
+    from sotediffusion.curate.tagwork import with_rules
+
+    return [Compose(with_rules(table, places.store))]
+
+
+def _journal(places: Places) -> Path:
+    """A folder of this machine: answers are written one by one, which an object store does not take."""
+    if not places.store.remote:
+        return Path(places.store.root) / "journal"
+    return Path(tempfile.gettempdir()) / f"sote-journal-{hashlib.sha256(places.store.root.encode()).hexdigest()[:16]}"
+
+
+# In the order of the chain. What is always done cannot be skipped.
+STEPS: dict[str, Callable[[Any, Places, list[Step]], list[Step]]] = {
+    "scan": _scan, "policy": _policy, "filter": _filter, "dedupe": _dedupe, "score": _score, "tag": _tag, "cut": _cut,
+    "text": _text, "prose": _prose, "rules": _rules, "compose": _compose,
+}  # fmt: skip
+ALWAYS = ("scan", "policy")
+
+
+def sections() -> dict[str, Any]:
+    """The sections of a settings file and the dataclass of each."""
+    from sotediffusion.curate.answers import ProseSettings, TextSettings
+    from sotediffusion.curate.compose import ComposeSettings
+    from sotediffusion.curate.cuts import CutSettings
+    from sotediffusion.curate.dedupe import DedupeSettings
+    from sotediffusion.curate.filters import FilterSettings
+    from sotediffusion.curate.rules import RulesSettings
+    from sotediffusion.curate.scan import ScanSettings
+    from sotediffusion.curate.score import ScoreSettings
+    from sotediffusion.curate.tag import TagSettings
+
+    return {"run": RunSettings, "scan": ScanSettings, "filter": FilterSettings, "dedupe": DedupeSettings, "score": ScoreSettings,
+            "tag": TagSettings, "cut": CutSettings, "text": TextSettings, "prose": ProseSettings, "rules": RulesSettings,
+            "compose": ComposeSettings}  # fmt: skip
+
+
+def resolve(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Each section's dataclass, from the tables of a settings file; UserError for a section or key that nobody reads."""
+    kinds = sections()
+    for name, table in values.items():
+        if name not in kinds:
+            raise unknown("settings", name, kinds)
+        if not isinstance(table, Mapping):
+            raise UserError(name, f"{str(table)[:80]!r} is a value and no section; write for example {name}.key=value")
+    return {name: build(kind, values.get(name, {}), name) for name, kind in kinds.items()}
+
+
+def chain(settings: Mapping[str, Any], places: Places, skip: Collection[str] = ()) -> list[Step]:
+    """The steps of a run, in order. UserError for what cannot be skipped or opened."""
+    for name in skip:
+        if name in ALWAYS:
+            raise UserError("skip", f"{name} is always done; skip one of {', '.join(n for n in STEPS if n not in ALWAYS)}")
+        if name not in STEPS:
+            raise unknown("skip", name, [step for step in STEPS if step not in ALWAYS])
+    steps: list[Step] = []
+    for name in STEPS:
+        if name not in skip:
+            steps += STEPS[name](settings.get(name), places, steps)
+    return steps
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be curated, and how."""
+
+    source: str
+    out: str
+    settings: Mapping[str, Any]  # as `resolve` gives them
+    models: Path
+    workers: int
+    skip: tuple[str, ...] = ()
+    name: str | None = None  # of the version; numbered if none
+    ray: str | None = None  # address of a cluster
+    secrets: Mapping[str, Any] | None = None
+
+
+def run(order: Order, report: Callable[[Progress], None]) -> tuple[Version | None, Runner]:
+    """Do what is left to do and name the outcome; the version is None where nothing has changed."""
+    from sotediffusion.curate.sources import masked, open_source
+
+    source, store = open_source(order.source), Store(order.out)
+    if order.name:
+        check_name(order.name, versions(store))
+    with only_writer(store):
+        secret = _about(store)
+        places = Places(source, store, order.models, order.secrets or {})
+        steps = chain(order.settings, places, order.skip)
+        told = {"source": masked(order.source), "skip": list(order.skip), **plain(dict(order.settings))}
+        store.write(SETTINGS, to_toml(told).encode())
+        with _executor(order, store, source) as executor:
+            runner = Runner(store, steps, executor, report)
+            ledger = runner.run(source, secret)
+        runner.watch.say("committing")
+        return commit(Finished(store, runner.chain.placed, runner.parts, ledger), told, order.name), runner
+
+
+def _executor(order: Order, store: Store, source: Any) -> AbstractContextManager[Executor]:
+    settings = order.settings["run"]
+    means = Means(store, source, order.workers, int(settings.memory_gib * 2**30), settings.devices or (None,))
+    if order.ray is None:
+        return Local(means)
+    from sotediffusion.curate.cluster import Cluster
+
+    return Cluster(means, order.ray)
+
+
+def _about(store: Store) -> bytes:
+    """The catalogue's own key for hashes of paths; made with the catalogue. UserError for a folder of something else."""
+    try:
+        about = json.loads(store.read(ABOUT))
+        if about["format"] != FORMAT or about["shard"] != SHARD:
+            raise UserError("out", f"{store.place} is a catalogue of another version of this program; give another place")
+        return bytes.fromhex(about["key"])
+    except FileNotFoundError:
+        pass
+    except (ValueError, KeyError, TypeError):
+        raise UserError("out", f"{ABOUT} in {store.place} is no catalogue's; give another place") from None
+    others = [name for name in store.names("") if name not in ("run.lock", "workers.lock")]
+    if others:
+        raise UserError("out", f"{store.place} holds {others[0]} and no catalogue; give an empty or a new folder")
+    key = secrets.token_bytes(32)
+    store.write(ABOUT, json.dumps({"format": FORMAT, "shard": SHARD, "key": key.hex()}).encode())
+    return key

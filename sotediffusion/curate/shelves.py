@@ -1,0 +1,169 @@
+"""Trees of files, in a folder of this machine or in an object store, behind one small face."""
+
+import os
+import re
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, BinaryIO, NamedTuple, Protocol
+
+from sotediffusion.types import UserError
+
+_ESCAPED = re.compile(r"\\x([89a-f][0-9a-f])")
+
+
+class Item(NamedTuple):
+    """One entry of a folder; the name of a folder ends in a slash, so that sorting names sorts whole paths."""
+
+    name: str
+    size: int
+    modified: int  # ns since 1970
+
+
+class Shelf(Protocol):
+    """A tree of files, whatever holds it. Paths are relative and posix. It is a key of caches, so it hashes by its place."""
+
+    def __hash__(self) -> int:
+        """By the place."""
+
+    def items(self, folder: str) -> list[Item]:
+        """What is directly in a folder; "" is the root."""
+
+    def read(self, path: str, start: int = 0, size: int | None = None) -> bytes:
+        """A file, or `size` bytes of it; OSError where it cannot be read."""
+
+    def read_all(self, paths: list[str]) -> list[bytes | OSError]:
+        """Many files at once, each as its content or as why not."""
+
+    def open(self, path: str) -> BinaryIO:
+        """A file to seek in."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of this machine."""
+
+    root: str
+
+    def items(self, folder: str) -> list[Item]:
+        with os.scandir(os.path.join(self.root, raw_name(folder))) as entries:
+            return [item for entry in entries if (item := self._item(entry)) is not None]
+
+    def _item(self, entry: "os.DirEntry[str]") -> Item | None:
+        try:
+            if entry.is_dir():
+                if entry.is_symlink() and _holds(os.path.realpath(entry.path), os.path.realpath(os.path.dirname(entry.path))):
+                    return None  # a link to a folder around it would be walked for ever
+                return Item(shown_name(entry.name) + "/", 0, 0)
+            about = entry.stat()
+        except OSError:  # a link to nowhere
+            return Item(shown_name(entry.name), 0, 0)
+        return Item(shown_name(entry.name), about.st_size, about.st_mtime_ns) if stat.S_ISREG(about.st_mode) else None
+
+    def read(self, path: str, start: int = 0, size: int | None = None) -> bytes:
+        with self.open(path) as file:
+            file.seek(start)
+            return file.read(-1 if size is None else size)
+
+    def read_all(self, paths: list[str]) -> list[bytes | OSError]:
+        return [or_error(self.read, path) for path in paths]
+
+    def open(self, path: str) -> BinaryIO:
+        full = os.path.join(self.root, raw_name(path))
+        try:
+            return open(full, "rb")
+        except OSError:
+            if os.path.isdir(self.root):
+                raise
+            raise ConnectionError(f"the folder {self.root} is gone") from None
+
+
+def _holds(folder: str, other: str) -> bool:
+    return os.path.commonpath([folder, other]) == folder
+
+
+def or_error(read: Callable[[str], bytes], path: str) -> bytes | OSError:
+    try:
+        content: bytes = read(path)
+        return content
+    except ConnectionError:
+        raise
+    except OSError as error:
+        return error
+
+
+@dataclass(frozen=True)
+class Store:
+    """A prefix of an object store that fsspec reaches; keys and endpoint come from the environment or its own files."""
+
+    url: str
+
+    def items(self, folder: str) -> list[Item]:
+        system, root = file_system(self.url)
+        prefix = f"{root}/{folder}".rstrip("/")
+        found = []
+        for about in system.ls(prefix, detail=True):
+            name = about["name"].rstrip("/").rpartition("/")[2]
+            if about["type"] == "directory":
+                found.append(Item(name + "/", 0, 0))
+            elif about["name"].rstrip("/") != prefix:  # the marker that some stores keep for an empty folder
+                found.append(Item(name, int(about.get("size") or 0), _nanoseconds(about)))
+        return found
+
+    def read(self, path: str, start: int = 0, size: int | None = None) -> bytes:
+        system, root = file_system(self.url)
+        end = None if size is None else start + size
+        content: bytes = system.cat_file(f"{root}/{path}", start=start or None, end=end)
+        return content
+
+    def read_all(self, paths: list[str]) -> list[bytes | OSError]:
+        system, root = file_system(self.url)
+        if not paths:
+            return []
+        found = system.cat([f"{root}/{path}" for path in paths], on_error="return")
+        if isinstance(found, bytes):
+            return [found]
+        results = [found.get(f"{root}/{path}", FileNotFoundError(path)) for path in paths]
+        for result in results:
+            if isinstance(result, Exception) and not isinstance(result, FileNotFoundError | PermissionError):
+                raise ConnectionError(f"{masked(self.url)} cannot be read ({result})") from result
+        return results
+
+    def open(self, path: str) -> BinaryIO:
+        system, root = file_system(self.url)
+        file: BinaryIO = system.open(f"{root}/{path}", "rb", block_size=2**16, cache_type="readahead")
+        return file
+
+
+@lru_cache(maxsize=16)
+def file_system(url: str) -> tuple[Any, str]:
+    import fsspec
+
+    try:
+        system, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    except (ImportError, ValueError) as error:
+        raise UserError(
+            "source", f"{masked(url)} cannot be opened ({error}); give a folder or a URL such as s3://bucket/folder"
+        ) from None
+    return system, root.rstrip("/")
+
+
+def _nanoseconds(about: dict[str, Any]) -> int:
+    when = about.get("LastModified") or about.get("mtime") or about.get("updated") or about.get("last_modified") or 0
+    return int((when.timestamp() if hasattr(when, "timestamp") else float(when) if isinstance(when, int | float) else 0) * 1e9)
+
+
+def masked(place: str) -> str:
+    """A URL without the password or key that somebody put in it."""
+    return re.sub(r"//[^/@]*@", "//***@", place)
+
+
+def shown_name(name: str) -> str:
+    """A file name that is no valid UTF-8 with its odd bytes as \\xe9, so that it fits a table."""
+    return re.sub("[\udc80-\udcff]", lambda byte: f"\\x{ord(byte[0]) - 0xDC00:02x}", name)
+
+
+def raw_name(path: str) -> str:
+    """The file name that `shown_name` was made from."""
+    return _ESCAPED.sub(lambda byte: chr(0xDC00 + int(byte[1], 16)), path) if "\\x" in path else path

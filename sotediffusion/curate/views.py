@@ -1,0 +1,75 @@
+"""Pictures as the models of curation want them, each equal to what the model's own preprocessor gives.
+
+All views are uint8, so that they travel cheaply; `batch` makes a model's float input of them. A view starts from one decoded
+picture: RGB uint8 (H, W, 3), upright, alpha on white.
+"""
+
+from functools import partial
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from sotediffusion.curate.step import View
+
+cv2.setNumThreads(1)  # pictures are prepared side by side, not each by several threads
+
+Array = np.ndarray[Any, Any]
+
+TAGGER = 448  # px, the side of WD v3 taggers
+WHITE = (255, 255, 255)
+FILTERS = {0: Image.Resampling.NEAREST, 1: Image.Resampling.LANCZOS, 2: Image.Resampling.BILINEAR,
+           3: Image.Resampling.BICUBIC, 4: Image.Resampling.BOX, 5: Image.Resampling.HAMMING}  # fmt: skip
+
+
+def square_view(size: int = TAGGER) -> View:
+    """The view of taggers in the WD contract."""
+    return View(f"square_{size}", (size, size, 3), "uint8", partial(square, size=size))
+
+
+def squashed_view(size: int, resample: int = 2) -> View:
+    """The view of classifiers that ignore the aspect ratio, like aesthetic-shadow."""
+    return View(f"squashed_{size}_{resample}", (size, size, 3), "uint8", partial(squashed, size=size, resample=resample))
+
+
+def centre_view(size: int, resample: int = 3) -> View:
+    """The view of CLIP."""
+    return View(f"centre_{size}_{resample}", (size, size, 3), "uint8", partial(centre, size=size, resample=resample))
+
+
+def square(picture: Array, size: int = TAGGER) -> Array:
+    """Padded to a centred square with white, resized, BGR; the odd pixel goes right and below.
+
+    Larger squares shrink by area, the rest grow by Lanczos, as kohya's tagger does at cae5aa0a.
+    """
+    height, width = picture.shape[:2]
+    side = max(height, width)
+    left, top = (side - width) // 2, (side - height) // 2
+    padded = cv2.copyMakeBorder(
+        picture, top, side - height - top, left, side - width - left, cv2.BORDER_CONSTANT, value=WHITE
+    )
+    made = cv2.resize(padded, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_LANCZOS4)
+    return np.ascontiguousarray(made[:, :, ::-1])
+
+
+def squashed(picture: Array, size: int, resample: int = 2) -> Array:
+    """Resized to size x size whatever the aspect, RGB, with Pillow's filter number `resample` (2: bilinear)."""
+    return np.asarray(Image.fromarray(picture).resize((size, size), FILTERS[resample]))
+
+
+def centre(picture: Array, size: int, resample: int = 3) -> Array:
+    """The shorter side resized to `size` (3: bicubic), then the middle size x size cut out, RGB."""
+    height, width = picture.shape[:2]
+    short, long = sorted((height, width))
+    longer = int(size * long / short)
+    width, height = (size, longer) if width <= height else (longer, size)
+    left, top = (width - size) // 2, (height - size) // 2
+    return np.asarray(Image.fromarray(picture).resize((width, height), FILTERS[resample]))[top : top + size, left : left + size]
+
+
+def batch(views: Array, mean: tuple[float, ...], std: tuple[float, ...]) -> Array:
+    """A batch for a torch vision model: uint8 (N, H, W, 3) -> float32 (N, 3, H, W), scaled to 0..1 and standardised."""
+    scale = np.float32(1 / 255) / np.array(std, np.float32)
+    shift = np.array(mean, np.float32) / np.array(std, np.float32)
+    return np.ascontiguousarray(np.moveaxis(views * scale - shift, 3, 1), dtype=np.float32)

@@ -1,0 +1,168 @@
+"""The published models: what is said of them, how they are fetched and checked, and pickles that become safetensors once."""
+
+import hashlib
+import pickle
+import threading
+from dataclasses import replace
+from http.server import ThreadingHTTPServer
+
+import pytest
+import test_hub
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file
+from tiny_models import colour_tagger, mlp_weights
+
+from sotediffusion.cli.curate_models import command
+from sotediffusion.curate import fetch, models
+from sotediffusion.curate.models import PUBLISHED, Source, find_model, is_here
+from sotediffusion.types import UserError
+
+WD, AES, CLIP = "SmilingWolf/wd-swinv2-tagger-v3", "hakurei/waifu-diffusion-v1-4", "openai/clip-vit-base-patch32"
+FILES = {WD: "wd-swinv2-tagger-v3", AES: "aes-B32-v0", CLIP: "aes-B32-v0"}
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub with small files under the published names; of each file it says the sha256, as hubs do of large ones."""
+    published = tmp_path / "published"
+    colour_tagger(published / WD, ["1girl"], size=32)
+    (published / AES / "models").mkdir(parents=True)
+    torch.save(mlp_weights(), published / AES / "models" / "aes-B32-v0.pth")
+    (published / CLIP).mkdir(parents=True)
+    torch.save({"visual_projection.weight": torch.ones(2, 3)}, published / CLIP / "pytorch_model.bin")
+    for name in ("config.json", "preprocessor_config.json"):
+        (published / CLIP / name).write_text("{}")
+    monkeypatch.setattr(test_hub, "etag", lambda path: hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setitem(test_hub.COMMITS, models.CLIP_B32.revision, "c" * 40)
+    state = test_hub.Hub({id: published / id for id in FILES})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), test_hub.handler(state))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    state.address = f"http://127.0.0.1:{server.server_port}"
+    yield state
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_tagger_is_fetched_once_and_whole(hub, tmp_path):
+    model = PUBLISHED["wd-swinv2-tagger-v3"]
+    assert not is_here(tmp_path / "models", model)
+    folder = fetch.fetch_model(model, tmp_path / "models", hub.address)
+    assert sorted(path.name for path in folder.iterdir()) == ["model.onnx", "selected_tags.csv"]
+    assert find_model(tmp_path / "models", model.name) == folder and is_here(tmp_path / "models", model)
+    asked = len(hub.asked)
+    fetch.fetch_model(model, tmp_path / "models", hub.address)
+    assert len(hub.asked) == asked
+
+
+def test_a_file_that_came_with_another_hash_is_refused(hub, tmp_path):
+    """CLIP's files are pinned, and these are not they."""
+    with pytest.raises(UserError, match="published is b575ef3c"):
+        fetch.fetch_files(models.CLIP_B32, tmp_path / "models", hub.address)
+    assert list((tmp_path / "models").glob("*")) == []
+
+
+def test_pickles_arrive_as_safetensors_by_the_hash_the_hub_tells(hub, tmp_path):
+    loose = replace(models.CLIP_B32, sha256={})
+    model = replace(PUBLISHED["aes-B32-v0"], sources=(loose, Source(AES, ("models/aes-B32-v0.pth",))))
+    said = []
+    folder = fetch.fetch_model(model, tmp_path, hub.address, said.append)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(model.needs)
+    assert {name: tuple(value.shape) for name, value in load_file(folder / "mlp.safetensors").items()} == fetch.MLP_SHAPES
+    assert torch.equal(load_file(folder / "mlp.safetensors")["fc2.bias"], mlp_weights()["fc2.bias"])
+    assert said[-1] == f"{AES}/models/aes-B32-v0.pth"
+
+
+def test_kohyas_folder_is_filled_once_and_again_by_force(hub, tmp_path):
+    folder = fetch.fetch_tagger(tmp_path / "m", WD, endpoint=hub.address)
+    assert folder == tmp_path / "m" / "SmilingWolf_wd-swinv2-tagger-v3" and (folder / "model.onnx").is_file()
+    asked = len(hub.asked)
+    assert fetch.fetch_tagger(tmp_path / "m", WD, endpoint=hub.address) == folder and len(hub.asked) == asked
+    (folder / "stray").touch()
+    fetch.fetch_tagger(tmp_path / "m", WD, True, hub.address)
+    assert len(hub.asked) > asked and not (folder / "stray").exists()
+    (folder / "selected_tags.csv").unlink()
+    with pytest.raises(UserError, match="--force_download"):
+        fetch.fetch_tagger(tmp_path / "m", WD, endpoint=hub.address)
+
+
+@pytest.mark.parametrize(("id", "word"), [("Nobody/nothing", "not on the hub"), (f"{WD}/nosuchbranch", "not on the hub"),
+                                          (AES, "has no model.onnx"), ("x", "not on the hub")])  # fmt: skip
+def test_what_cannot_be_fetched_is_said_and_leaves_nothing(hub, tmp_path, id, word):
+    with pytest.raises(UserError, match=word):
+        fetch.fetch_tagger(tmp_path / "m", id, endpoint=hub.address)
+    assert list((tmp_path / "m").iterdir()) == []
+
+
+def convert(path, target, sha256=None):
+    return fetch.convert_pickle(path, target, sha256 or hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def test_a_pickle_is_opened_by_its_hash_only(tmp_path):
+    path = tmp_path / "aes-B32-v0.pth"
+    torch.save(mlp_weights(), path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(UserError, match=f"{digest} and none is published"):
+        fetch.convert_published(path, tmp_path / "models")
+    with pytest.raises(UserError, match="not the published file"):
+        fetch.convert_published(path, tmp_path / "models", "0" * 64)
+    made = fetch.convert_published(path, tmp_path / "models", digest.upper())
+    assert made == tmp_path / "models" / "aes-B32-v0" / "mlp.safetensors" and len(load_file(made)) == 6
+    with pytest.raises(UserError, match="not a published pickle"):
+        fetch.convert_published(tmp_path / "other.pth", tmp_path / "models")
+
+
+class Harm:
+    def __reduce__(self):
+        return print, ("harm done",)
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path, capsys):
+    path = tmp_path / "bad.pth"
+    for content in (pickle.dumps(Harm()), pickle.dumps({"fc1.weight": Harm()}), b"rubbish"):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="more than weights or is damaged"):
+            convert(path, tmp_path / "out.safetensors")
+    assert "harm" not in capsys.readouterr().out and not (tmp_path / "out.safetensors").exists()
+
+
+def test_weights_of_another_contract_are_refused(tmp_path):
+    path = tmp_path / "x.pth"
+    for bad in (mlp_weights(768), {**mlp_weights(), "more": torch.ones(1)}):
+        torch.save(bad, path)
+        with pytest.raises(UserError, match="aes-B32-v0 has fc1.weight"):
+            convert(path, tmp_path / "mlp.safetensors")
+    torch.save([torch.ones(1)], path)
+    with pytest.raises(UserError, match="not a plain table"):
+        convert(path, tmp_path / "mlp.safetensors")
+
+
+def test_tied_weights_survive_conversion(tmp_path):
+    one = torch.arange(6.0)
+    torch.save({"a": one, "b": one, "c": one.reshape(2, 3).T}, tmp_path / "x.bin")
+    found = load_file(convert(tmp_path / "x.bin", tmp_path / "x.safetensors"))
+    assert torch.equal(found["a"], found["b"]) and torch.equal(found["c"], one.reshape(2, 3).T)
+
+
+def test_the_list_names_licence_source_and_command_of_every_model(tmp_path):
+    result = CliRunner().invoke(command, ["--models", str(tmp_path)])
+    assert result.exit_code == 0
+    assert CliRunner().invoke(command, ["list", "--models", str(tmp_path)]).output == result.output
+    for model in PUBLISHED.values():
+        assert model.licence in result.output and f"sote curate models download {model.name}" in result.output
+        assert all(source.id in result.output for source in model.sources)
+    colour_tagger(tmp_path / "wd-swinv2-tagger-v3", ["1girl"], size=32)
+    found = CliRunner().invoke(command, ["--models", str(tmp_path)]).output
+    assert f"in {tmp_path / 'wd-swinv2-tagger-v3'}" in found
+
+
+def test_unknown_names_list_the_known(tmp_path):
+    result = CliRunner().invoke(command, ["download", "wd-swin", "--models", str(tmp_path)])
+    assert isinstance(result.exception, UserError) and "nearest first, wd-swinv2-tagger-v3" in str(result.exception)
+
+
+def test_what_the_card_used_is_in_the_table():
+    used = {source.id for model in PUBLISHED.values() for source in model.sources}
+    assert {WD, AES, CLIP, "llava-hf/llava-1.5-7b-hf"} <= used
+    assert PUBLISHED["aesthetic-shadow-v2"].licence.startswith("CC-BY-NC-4.0")
+    assert all(name == model.name and model.needs and model.sources for name, model in PUBLISHED.items())

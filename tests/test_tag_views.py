@@ -1,0 +1,68 @@
+"""What models are shown: each view equals the input that the model's own preprocessor makes."""
+
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+from tiny_models import CLIP, SHADOW
+from transformers import CLIPImageProcessorPil, ViTImageProcessorPil
+
+from sotediffusion.curate.views import batch, centre, centre_view, square, square_view, squashed, squashed_view
+
+SIZES = [(300, 200), (200, 300), (97, 1024), (1100, 701), (448, 448), (64, 31), (7, 4), (447, 449)]  # height, width
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    """Shapes and noise: smooth parts, hard edges and every value."""
+    random = np.random.default_rng(height * 5000 + width)
+    y, x = np.mgrid[:height, :width]
+    smooth = np.stack([(x * 255 // max(width - 1, 1)), (y * 255 // max(height - 1, 1)), (x + y) % 256], axis=2)
+    return np.where((x // 37 + y // 23)[..., None] % 2, smooth, random.integers(0, 256, (height, width, 3))).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_the_taggers_view_is_kohyas(height, width):
+    """Written down again in numpy: BGR, padded with white to a centred square, the odd pixel behind, then one resize."""
+    image = picture(height, width)
+    side = max(height, width)
+    padded = np.full((side, side, 3), 255, np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    padded[top : top + height, left : left + width] = image[:, :, ::-1]
+    wanted = cv2.resize(padded, (448, 448), interpolation=cv2.INTER_AREA if side > 448 else cv2.INTER_LANCZOS4)
+    assert np.array_equal(square(image), wanted)
+
+
+def test_a_square_of_the_size_itself_comes_unchanged():
+    image = picture(448, 448)
+    assert np.array_equal(square(image), image[:, :, ::-1])
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_the_squashed_view_is_the_vit_preprocessors(height, width):
+    image = picture(height, width)
+    processor = ViTImageProcessorPil(size={"height": 256, "width": 256}, resample=2, do_rescale=True, do_normalize=True, **SHADOW)
+    wanted = processor(image, return_tensors="np")["pixel_values"]
+    ours = batch(squashed(image, 256, 2)[None], tuple(SHADOW["image_mean"]), tuple(SHADOW["image_std"]))
+    assert ours.dtype == np.float32 and ours.flags.c_contiguous
+    assert np.abs(ours - wanted).max() < 2e-6
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_the_centre_view_is_clips_preprocessors(height, width):
+    image = picture(height, width)
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 224}, crop_size={"height": 224, "width": 224}, resample=3, **CLIP)
+    wanted = processor(image, return_tensors="np")["pixel_values"]
+    ours = batch(centre(image, 224, 3)[None], tuple(CLIP["image_mean"]), tuple(CLIP["image_std"]))
+    assert np.abs(ours - wanted).max() < 2e-6
+
+
+@pytest.mark.parametrize("view", [square_view(), square_view(64), squashed_view(1024), centre_view(224), centre_view(32, 2)])
+def test_views_pickle_and_have_the_shape_they_promise(view):
+    made = pickle.loads(pickle.dumps(view)).make(picture(120, 80))
+    assert made.shape == view.shape and str(made.dtype) == view.dtype
+
+
+def test_models_that_want_the_same_share_a_view():
+    assert square_view().name == square_view(448).name != square_view(449).name
+    assert squashed_view(64, 2).name != squashed_view(64, 3).name != centre_view(64, 3).name
