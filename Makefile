@@ -26,13 +26,13 @@ check: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 
-# Repeats the training of the embedded model: draws the pictures, then trains each part. Hours on a CPU; stopped, it goes on where it was.
+# Repeats the training of the embedded model: draws the pictures, trains each part and what measures them, and measures the gates.
+# Hours on a CPU; stopped, it goes on where it was.
 miniature: $(VENV)/.installed-dev
-	$(BIN)/sote train render --out work/miniature/data --count 60000 --processes $$(nproc)
-	for part in effnet stage-a stage-c stage-b; do \
-		$(BIN)/sote train miniature $$part --data work/miniature/data --out work/miniature/run || exit 1; \
-	done
-	$(BIN)/sote train miniature assemble work/miniature/run sotediffusion/miniature/weights
+	$(BIN)/sote train miniature all --data work/miniature/data --out work/miniature/run --count 60000 --processes $$(nproc) \
+		--model sotediffusion/miniature/weights
+	$(BIN)/python benchmarks/adherence.py --model sotediffusion/miniature/weights --judge work/miniature/run/judge \
+		--probe work/miniature/run/probe --out outputs/adherence
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -25,7 +25,7 @@ from sotediffusion.models.cascade import SIZES, Cascade  # noqa: E402
 from sotediffusion.types import Request  # noqa: E402
 from sotediffusion.weights.reading import read  # noqa: E402
 from sotediffusion.weights.shapes import build  # noqa: E402
-from sotediffusion.weights.tensors import Fill, Stored, write_file  # noqa: E402
+from sotediffusion.weights.tensors import Stored, write_file  # noqa: E402
 
 PARTS = ("stage_c", "stage_b")
 GIB = 2**30
@@ -34,8 +34,7 @@ GIB = 2**30
 def random_weights(network: nn.Module) -> dict[str, Stored]:
     """Weights for a network on the meta device, made tensor by tensor when they are written."""
     noise = torch.randn(2**20, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
-    tensors = network.state_dict().items()
-    return {name: Stored(torch.bfloat16, tuple(t.shape), _repeated(noise, _spread(name, t))) for name, t in tensors}
+    return {name: _repeated(noise, _spread(name, t), tuple(t.shape)) for name, t in network.state_dict().items()}
 
 
 def _spread(name: str, tensor: Tensor) -> float:
@@ -44,12 +43,14 @@ def _spread(name: str, tensor: Tensor) -> float:
     return spread * 0.1 if ".mapper" in name else spread
 
 
-def _repeated(noise: Tensor, spread: float) -> Fill:
-    def fill(out: Tensor, first: int) -> None:
-        for part in out.view(torch.bfloat16).split(len(noise)):
+def _repeated(noise: Tensor, spread: float, shape: tuple[int, ...]) -> Stored:
+    def load() -> Tensor:
+        out = torch.empty(shape, dtype=torch.bfloat16)
+        for part in out.view(-1).split(len(noise)):
             torch.mul(noise[: len(part)], spread, out=part)
+        return out
 
-    return fill
+    return Stored(torch.bfloat16, shape, load)
 
 
 def peak() -> int:

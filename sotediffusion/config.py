@@ -56,7 +56,7 @@ def build(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
     assert is_dataclass(kind)
     hints = get_type_hints(kind)
     names = [field.name for field in fields(kind) if field.init]
-    for key in values:
+    for key in _table(values, where):
         if key not in names:
             raise unknown(_dotted(where, key), key, names)
     made = {key: _convert(hints[key], value, _dotted(where, key)) for key, value in values.items()}

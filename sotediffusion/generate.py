@@ -21,6 +21,7 @@ from .limits import validate
 from .models.cascade import Cascade
 from .models.unet import Conditioning
 from .pictures.decode import open_picture
+from .pictures.marks import mark
 from .safety.policy import check_request
 from .safety.provenance import stamp
 from .text.prompt import expand_wildcards
@@ -239,9 +240,8 @@ def finish(cascade: Cascade, runs: Sequence[Run]) -> list[Picture]:
     pictures = []
     for run in runs:  # one by one: Stage A is the memory peak, and a picture must not depend on its neighbours
         pixels = network.decode(_x(run).to(weight))[0]
-        own = {**_settings(run.request), "dtype": str(cascade.text.text_projection.weight.dtype).removeprefix("torch.")}
-        settings = stamp(own, cascade.name, cascade.license, cascade.hashes)
-        pictures.append(Picture(to_image(pixels), run.request.seed or 0, settings))
+        settings = settings_of(cascade, run.request)
+        pictures.append(Picture(mark(to_image(pixels), settings), run.request.seed or 0, settings))
     return pictures
 
 
@@ -252,34 +252,43 @@ def to_image(pixels: Tensor) -> Image.Image:
 
 
 @torch.inference_mode()
-def preview(cascade: Cascade, run: Run) -> Image.Image | None:
+def preview(cascade: Cascade, run: Run) -> Picture | None:
     """A small look at what a run's prior is about to become, or None where the weights have no previewer."""
     latent = run.latent if run.latent is not None else run.history
     if cascade.previewer is None or latent is None:
         return None
     network = cascade.use("previewer")
-    return to_image(network(latent.to(next(network.parameters())))[0])
+    image = to_image(network(latent.to(next(network.parameters())))[0])
+    return Picture(image, run.request.seed or 0, settings_of(cascade, run.request))
 
 
-def _settings(request: Request) -> dict[str, Any]:
-    settings = {name: value for name, value in vars(request).items() if name not in ("init", "count")}
-    return settings if request.init is not None else {k: v for k, v in settings.items() if k != "strength"}
+def settings_of(cascade: Cascade, request: Request) -> dict[str, Any]:
+    """Everything needed to draw a picture again, with the marks of provenance."""
+    unsaid = ("init", "count") if request.init is not None else ("init", "count", "strength")
+    settings = {name: value for name, value in vars(request).items() if name not in unsaid}
+    settings["dtype"] = str(cascade.text.text_projection.weight.dtype).removeprefix("torch.")
+    return stamp(settings, cascade.name, cascade.license, cascade.hashes)
 
 
 def draw(
-    cascade: Cascade, requests: Sequence[Request], on_event: Callable[[Event], None] | None = None, batch: int = 8
-) -> Iterator[Picture]:
+    cascade: Cascade, requests: Sequence[Request], on_event: Callable[[Event], None] | None = None, batch: int = 8,
+    previews: bool = False,
+) -> Iterator[Picture]:  # fmt: skip
     """Draws orders together, yielding each picture as soon as it is finished.
 
-    The run that has waited longest names the key; up to `batch` runs of that key step along.
+    The run that has waited longest names the key; up to `batch` runs of that key step along. With `previews` the event after
+    every step of Stage C shows what the first of them is about to become.
     """
     tell = on_event or (lambda event: None)
     tell(Event("text"))
     waiting = [run for request in requests for run in prepare(cascade, request)]
     while waiting:
         group = [run for run in waiting if run.key == waiting[0].key][:batch]
-        tell(Event(group[0].phase, group[0].index, group[0].steps))
+        stage, first = group[0].phase, group[0]
+        tell(Event(stage, first.index, first.steps))
         step(cascade, group)
+        if previews and stage == STAGE_C:
+            tell(Event(first.phase, first.index, first.steps, preview(cascade, first)))
         waiting = [run for run in waiting if run not in group] + [run for run in group if run.phase != DONE]
         for run in group:
             if run.phase == DONE:

@@ -49,7 +49,7 @@ class Event:
     stage: str  # "text", "stage c", "stage b", "stage a", "done"
     step: int = 0
     steps: int = 0
-    preview: Any = None
+    preview: "Picture | None" = None
 
 
 @dataclass
@@ -59,15 +59,3 @@ class Picture:
     image: Any  # PIL.Image.Image, RGB
     seed: int
     settings: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class Record:
-    """One source picture on the way into a catalogue: where it is and what is known of it."""
-
-    id: str
-    path: str
-    width: int = 0
-    height: int = 0
-    tags: list[str] = field(default_factory=list)
-    columns: dict[str, Any] = field(default_factory=dict)

@@ -166,8 +166,8 @@ def test_a_preview_is_there_once_a_step_is_done() -> None:
     (run,) = prepare(tiny_cascade(), SMALL)
     assert preview(tiny_cascade(), run) is None
     step(tiny_cascade(), [run])
-    image = preview(tiny_cascade(), run)
-    assert image is not None and image.size == (24, 24)
+    picture = preview(tiny_cascade(), run)
+    assert picture is not None and picture.image.size == (24, 24) and picture.settings["ai_generated"] is True
     assert preview(replace(tiny_cascade(), previewer=None), run) is None
 
 

@@ -29,6 +29,8 @@ OPTIONS = Options(images=96, batch=4, lr=1e-2, seed=5, schedule=Schedule(warmup=
 class Numbers:
     """Endless samples whose content follows from their number."""
 
+    identity = "numbers"
+
     def batches(self, seed, images, size):
         while True:
             keys = [(seed, 0, images + i) for i in range(size)]
@@ -130,6 +132,24 @@ def test_a_finished_run_goes_on_warm_from_before_its_rate_fell(tmp_path, unbroke
     status = train(toy, replace(OPTIONS, images=20), tmp_path / "more", lambda status: None, continue_from=unbroken)
     assert toy.seen[0] == 76  # the first batch of the first run's cooldown, at three quarters of 96
     assert status.images == 76 + 20
+
+
+def test_a_run_does_not_go_on_with_other_data_but_another_may_start_from_it(tmp_path, unbroken):
+    other = Toy()
+    other.source.identity = "other numbers"
+    with pytest.raises(UserError, match=r"data: .*unbroken was trained on other data than is given now; .*--continue-from"):
+        train(other, replace(OPTIONS, images=120), unbroken, lambda status: None)
+    assert train(other, replace(OPTIONS, images=20), tmp_path / "more", lambda status: None, unbroken).outcome == "finished"
+    with pytest.raises(UserError, match="data: .*more was trained on other data"):
+        train(Toy(), replace(OPTIONS, images=40), tmp_path / "more", lambda status: None)
+
+
+def test_a_checkpoint_that_does_not_say_its_data_goes_on(tmp_path, unbroken):
+    checkpoints = unbroken / "checkpoints"
+    state = checkpoint.load(checkpoints, checkpoint.latest(checkpoints))
+    del state["place"]["data"]
+    checkpoint.save(checkpoints, checkpoint.latest(checkpoints), state)
+    assert train(Toy(), replace(OPTIONS, images=120), unbroken, lambda status: None).images == 120
 
 
 def test_a_finished_run_with_more_images_asked_for_goes_on(tmp_path, unbroken):

@@ -115,3 +115,12 @@ def test_adaptive_weights_go_on_from_their_state():
 def test_an_unknown_objective_lists_the_known_ones(objective):
     with pytest.raises(UserError, match="choose from"):
         DiffusionLoss(objective)
+
+
+def test_the_x0_weight_makes_an_error_in_eps_the_error_in_the_picture_up_to_a_limit():
+    level = torch.linspace(-2.9, 8, 9, dtype=torch.float64)
+    a, b = alpha_sigma(level)
+    x0, eps, wrong = torch.randn(3, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    error = (a * x0 + b * eps - b * wrong) / a - x0
+    assert torch.allclose(WEIGHTS["x0"](level) * (wrong - eps).square(), error.square(), rtol=1e-10)
+    assert WEIGHTS["x0"](torch.tensor([-9.0])).item() == 20

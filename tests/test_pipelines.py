@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from quick_pipelines import PROMPT, QUICK, draw, generator, of, own_copy
 from tiny import tiny_cascade
 
 import sotediffusion
+from sotediffusion.cli.main import main
 from sotediffusion.generate import generate
+from sotediffusion.pictures.files import read_settings
 from sotediffusion.pipelines import StableCascadeCombinedPipeline, StableCascadeDecoderPipeline, StableCascadePriorPipeline
 from sotediffusion.pipelines.noise import Source
 from sotediffusion.types import Request, UserError
@@ -43,7 +46,7 @@ def refused(**arguments: Any) -> UserError:
     return found.value
 
 
-def test_the_cards_example_runs_with_import_model_size_and_device_changed(folder: Path) -> None:
+def test_the_cards_example_runs_with_import_model_size_and_device_changed(folder: Path, tmp_path: Path) -> None:
     from sotediffusion import StableCascadeCombinedPipeline
 
     device = "cpu"
@@ -57,7 +60,11 @@ def test_the_cards_example_runs_with_import_model_size_and_device_changed(folder
         prior_guidance_scale=7.0, prior_num_inference_steps=30, output_type="pil", num_inference_steps=10,
     ).images[0]  # fmt: skip
     assert isinstance(output, Image.Image) and output.size == (64, 96) and output.mode == "RGB"
-    assert output.info["ai_generated"] is True and output.info["license"] == "apache-2.0"
+    output.save(tmp_path / "card.png")
+    settings = read_settings(tmp_path / "card.png")
+    assert settings["ai_generated"] is True and settings["license"] == "apache-2.0"
+    assert (settings["prompt"], settings["steps"], settings["guidance"]) == (CARD_PROMPT, 30, 7.0)
+    assert "seed" not in settings  # nobody gave one
 
 
 @pytest.mark.parametrize("kind", [StableCascadeCombinedPipeline, StableCascadePriorPipeline, StableCascadeDecoderPipeline])
@@ -252,7 +259,7 @@ def test_a_callback_error_is_one_sentence() -> None:
         ({"prompt": None, "prompt_embeds": torch.zeros(1, 77, 32)}, "prompt_embeds"),
         ({"prompt": None, "prompt_embeds": torch.zeros(1, 77, 9), "prompt_embeds_pooled": POOLED}, "prompt_embeds"),
         ({"prompt": None, "prompt_embeds": torch.zeros(1, 77, 32), "prompt_embeds_pooled": POOLED[0]}, "prompt_embeds_pooled"),
-        ({"prompt": None, "prompt_embeds": torch.zeros(1, 80, 32), "prompt_embeds_pooled": POOLED}, "negative_prompt_embeds"),
+        ({"prompt": None, "prompt_embeds": torch.zeros(1, 77, 32), "prompt_embeds_pooled": POOLED}, "prompt_embeds"),
         ({"negative_prompt": ["a", "b"]}, "negative_prompt"),
         ({"negative_prompt": 3}, "negative_prompt"),
         ({"negative_prompt_embeds": torch.zeros(1, 154, 32), "negative_prompt_embeds_pooled": POOLED}, "negative_prompt_embeds"),
@@ -276,6 +283,128 @@ def test_what_cannot_be_drawn_is_one_sentence_that_names_the_argument(arguments:
     error = refused(**arguments)
     assert error.field == field
     assert "\n" not in error.message and len(error.message) < 250
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "A.JPEG"])
+def test_a_plainly_saved_picture_says_what_it_is(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (image,) = draw(negative_prompt="oldest", prior_guidance_scale=7.0, output_type="pil", generator=generator(5))
+    image.save(tmp_path / name)
+    with pytest.raises(SystemExit):
+        main(["info", str(tmp_path / name)])
+    lines = capsys.readouterr().out.splitlines()
+    wanted = [f"prompt: {PROMPT}", "negative: oldest", "seed: 5", "steps: 2", "guidance: 7.0", "ai_generated: True",
+              "model: tiny", "pipeline: StableCascadeCombinedPipeline", "noise: cpu float32", "width: 128"]  # fmt: skip
+    assert set(wanted) <= set(lines)
+    with Image.open(tmp_path / name) as file:
+        comment = file.info.get("parameters") or file.getexif().get_ifd(0x8769)[0x9286][8:].decode("utf-16-be")
+        assert comment.startswith(f"{PROMPT}\nNegative prompt: oldest\nSteps: 2, Sampler: Default, CFG scale: 7, Seed: 5, ")
+        assert file.size == (128, 128)
+
+
+def test_like_draws_a_pipelines_picture_again(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe = of(StableCascadeCombinedPipeline, store.open_cascade(folder))
+    (image,) = draw(pipe, prompt="hat (red), cat", negative_prompt="oldest", output_type="pil", generator=generator(5))
+    image.save(tmp_path / "a.png")
+    with pytest.raises(SystemExit):
+        main(["generate", "--like", str(tmp_path / "a.png"), "--model", str(folder), "--out", str(tmp_path / "b.png")])
+    assert capsys.readouterr().err == ""
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), np.asarray(Image.open(tmp_path / "b.png")))
+
+
+def test_a_seed_is_written_down_only_where_the_picture_follows_from_it(tmp_path: Path) -> None:
+    def seeds(**arguments: Any) -> list[int | None]:
+        images = draw(output_type="pil", num_images_per_prompt=2, **arguments)
+        for i, image in enumerate(images):
+            image.save(tmp_path / f"{i}.png")
+        return [read_settings(tmp_path / f"{i}.png").get("seed") for i in range(len(images))]
+
+    assert seeds(generator=[generator(3), generator(4)]) == [3, 4]
+    assert seeds(generator=[generator(3), _after(1, 4)]) == [3, None]
+    assert seeds(generator=generator(3)) == seeds(generator=None) == [None, None]
+    start = torch.zeros(2, 16, 3, 3)
+    assert seeds(generator=[generator(3), generator(4)], latents=start) == [None, None]
+
+
+def test_what_is_cut_or_scaled_of_a_picture_keeps_its_marks_and_the_callers_go_first(tmp_path: Path) -> None:
+    (image,) = draw(output_type="pil")
+    small = image.convert("L").resize((32, 32)).crop((0, 0, 16, 16)).rotate(90)
+    small.save(tmp_path / "a.webp")
+    deepcopy(image).save(tmp_path / "b.png")
+    own = PngInfo()
+    own.add_text("Title", "mine")
+    image.save(tmp_path / "c.png", pnginfo=own)
+    image.save(tmp_path / "d.jpg", quality=30, exif=Image.Exif().tobytes())
+    for name in ("a.webp", "b.png", "c.png", "d.jpg"):
+        assert read_settings(tmp_path / name)["ai_generated"] is True, name
+    assert Image.open(tmp_path / "c.png").info["Title"] == "mine"
+    image.save(tmp_path / "e.bmp")  # has no place for them
+    with pytest.raises(ValueError, match="unknown file extension"):
+        image.save(tmp_path / "e.nonsense")
+
+
+def test_a_decoder_alone_says_nothing_of_the_prior_it_has_not_seen(tmp_path: Path) -> None:
+    (image,) = of(StableCascadeDecoderPipeline)(torch.zeros(1, 16, 3, 3), PROMPT, num_inference_steps=1).images
+    image.save(tmp_path / "a.png")
+    settings = read_settings(tmp_path / "a.png")
+    assert settings["decoder_steps"] == 1 and not {"steps", "guidance", "seed"} & settings.keys()
+
+
+def encoded(prompt: str, negative: str | None = None, **changes: Any) -> dict[str, torch.Tensor]:
+    order = {"device": "cpu", "batch_size": 1, "num_images_per_prompt": 1, "do_classifier_free_guidance": True}
+    parts = of(StableCascadePriorPipeline).encode_prompt(**(order | changes), prompt=prompt, negative_prompt=negative)
+    names = ("prompt_embeds", "prompt_embeds_pooled", "negative_prompt_embeds", "negative_prompt_embeds_pooled")
+    return dict(zip(names, parts, strict=True))
+
+
+def test_encode_prompt_has_the_arguments_of_diffusers_and_its_embeddings_stand_in_for_the_prompt() -> None:
+    diffusers = pytest.importorskip("diffusers", reason="parity needs the dev extra")
+    for kind in (StableCascadePriorPipeline, StableCascadeDecoderPipeline):
+        theirs = inspect.signature(getattr(diffusers, kind.__name__).encode_prompt).parameters
+        assert list(inspect.signature(kind.encode_prompt).parameters) == list(theirs)
+    drawn = draw(negative_prompt="oldest")
+    given = encoded(PROMPT, "oldest")
+    assert torch.equal(draw(prompt=None, **given), drawn)
+    half = {name: value.bfloat16().double() for name, value in given.items()}  # a cast on the way makes no stranger of them
+    assert draw(prompt=None, **half).isfinite().all()
+    twice = encoded(PROMPT, "oldest", num_images_per_prompt=2)
+    assert twice["prompt_embeds"].shape[0] == twice["negative_prompt_embeds_pooled"].shape[0] == 2
+    assert encoded(PROMPT, do_classifier_free_guidance=False)["negative_prompt_embeds"] is None
+    with pytest.raises(UserError, match="batch_size"):
+        encoded(PROMPT, batch_size=3)
+
+
+def test_the_text_of_given_embeddings_is_written_into_the_picture(tmp_path: Path) -> None:
+    (image,) = draw(prompt=None, output_type="pil", **encoded("hat (red)", "oldest"))
+    image.save(tmp_path / "a.png")
+    settings = read_settings(tmp_path / "a.png")
+    assert (settings["prompt"], settings["negative"]) == (r"hat \(red\)", "oldest")
+
+
+def test_embeddings_that_nobody_knows_the_text_of_are_refused() -> None:
+    given = encoded(PROMPT, "oldest")
+    other = encoded("1boy, hat")
+    strange = [
+        {"prompt_embeds": given["prompt_embeds"] * 1.01},
+        {"prompt_embeds_pooled": other["prompt_embeds_pooled"]},  # known, but of another text
+        {"negative_prompt_embeds": torch.zeros_like(given["negative_prompt_embeds"])},
+        {"prompt_embeds": torch.randn(1, 77, 32)},
+    ]
+    for change in strange:
+        error = refused(prompt=None, **(given | change))
+        assert error.field == next(iter(change)).replace("_pooled", "") and "the policy cannot be asked" in error.message
+
+
+def test_the_policy_reads_the_text_of_given_embeddings_in_the_place_they_are_given_for() -> None:
+    with pytest.raises(UserError, match="never drawn"):
+        encoded("loli, nsfw")
+    avoided = encoded(PROMPT, "loli, nsfw")  # a wish to avoid, like the card's own
+    assert draw(prompt=None, **avoided).isfinite().all()
+    turned = {name: avoided[f"negative_{name}"] for name in ("prompt_embeds", "prompt_embeds_pooled")}
+    error = refused(prompt=None, **turned)
+    assert error.field == "prompt" and "never drawn" in error.message
+    halves = encoded("child", "oldest"), encoded("nsfw", "oldest")
+    mixed = halves[0] | {"prompt_embeds_pooled": halves[1]["prompt_embeds_pooled"]}
+    assert "the policy cannot be asked" in refused(prompt=None, **mixed).message
 
 
 def test_image_prompts_are_refused_with_the_way_that_works() -> None:

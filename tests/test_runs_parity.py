@@ -138,10 +138,11 @@ def test_the_prior_follows_image_embeddings_as_the_reference_does() -> None:
 def test_given_latents_and_embeddings_give_the_reference_values() -> None:
     g = torch.Generator().manual_seed(6)
     start = torch.randn(2, 16, 6, 9, generator=g, dtype=torch.float64)
-    names = ("prompt_embeds", "negative_prompt_embeds")
-    long = {name: torch.randn(2, 154, 32, generator=g, dtype=torch.float64) for name in names}
-    pooled = {name + "_pooled": torch.randn(2, 1, 32, generator=g, dtype=torch.float64) for name in names}
-    got, want = both("prior", **SIZE, latents=start, **long, **pooled, num_inference_steps=3)
+    words = {"prompt": [PROMPT + ", 1girl" * 40, "1boy" + ", smile" * 40], "negative_prompt": [NEGATIVE, "monochrome"]}
+    parts = pipelines(torch.float64).ours.prior.encode_prompt("cpu", 2, 1, True, **words)
+    names = ("prompt_embeds", "prompt_embeds_pooled", "negative_prompt_embeds", "negative_prompt_embeds_pooled")
+    assert parts[0].shape[1] > 77  # longer than a chunk, which text given to the reference is cut to
+    got, want = both("prior", **SIZE, latents=start, **dict(zip(names, parts, strict=True)), num_inference_steps=3)
     near(got.image_embeddings, want.image_embeddings, EXACT)
 
 

@@ -349,5 +349,20 @@ def test_opening_takes_no_more_memory_than_the_weights_and_a_tenth(cascade, tmp_
     assert all(size > 80e6 and peak <= 1.1 * size for size, peak in measured), measured
 
 
+@LINUX
+@pytest.mark.parametrize("marks", [{"format": "pt"}, None])
+def test_opening_reads_every_tensor_once_whether_its_hash_is_on_record_or_not(folder, tmp_path, marks):
+    store.convert(folder, tmp_path / "m", "stability")
+    files = list((tmp_path / "m").rglob("*.safetensors"))
+    for file in files if marks else ():
+        strip_our_marks(file)
+    read = lambda: int(Path("/proc/self/io").read_text().split("rchar: ")[1].split()[0])  # noqa: E731
+    recorded = {part.name: part.hash for part in store.inspect(tmp_path / "m").parts}
+    before = read()
+    opened = store.open_cascade(tmp_path / "m")
+    assert read() - before <= 1.2 * sum(file.stat().st_size for file in files)
+    assert opened.hashes == recorded
+
+
 def test_the_command_offers_the_formats_there_are():
     assert CLI_FORMATS == tuple(store.FORMATS)

@@ -66,6 +66,14 @@ def test_a_folder_of_other_pictures_is_refused(data):
         list(draw(data, 24, Drawing(seed=4, area=AREA)))
 
 
+def test_a_folder_is_another_once_it_has_other_pictures_more_of_them_or_other_latents(data, folder, tmp_path):
+    fields = ({"pictures": "pictures"}, {"effnet": "effnet-a"}, {"effnet": "effnet-b"})
+    names = {Folder(data, own).identity for own in fields} | {Folder(data, fields[0], limit=3).identity}
+    list(draw(tmp_path, 24, Drawing(seed=4, area=AREA)))
+    names.add(Folder(tmp_path, {"pictures": "pictures"}).identity)
+    assert len(names) == 5 and Folder(data, {"pictures": "pictures"}).identity == folder.identity in names
+
+
 def test_an_empty_folder_says_how_to_fill_it(tmp_path):
     with pytest.raises(UserError, match="sote train render"):
         Folder(tmp_path, {})

@@ -16,16 +16,17 @@ from typing import Any
 import click
 
 from sotediffusion.cli.main import one_line
+from sotediffusion.cli.progress import Preview, Progress
 from sotediffusion.config import build, read_toml
 from sotediffusion.names import unknown
 from sotediffusion.safety.policy import check_request
 from sotediffusion.safety.provenance import SOFTWARE
-from sotediffusion.types import Event, Picture, Request, UserError
+from sotediffusion.types import Picture, Request, UserError
 
 GPU_BATCH = 4  # pictures drawn together
 TEMPLATE = "outputs/{date}-{seed}-{prompt}"
 PARTS = {"stage_c": "stage_c", "stage_b": "stage_b", "stage_a": "stage_a", "text_encoder": "text", "effnet": "effnet",
-         "tokenizer": "tokenizer"}  # fmt: skip
+         "previewer": "previewer", "tokenizer": "tokenizer"}  # fmt: skip
 DTYPES = ("float32", "bfloat16", "float16")
 FIELDS = {field.name for field in fields(Request)}
 
@@ -55,16 +56,17 @@ SETTINGS = (
     click.option("--count", type=int, help="Pictures of each prompt.  [1]"),
 )
 MODEL = (
-    click.option("--model", help="A folder, a file, a hub id or `miniature`.  [miniature]"),
+    click.option("--model", help="A folder, a file, a hub id or `miniature`.  [that of --like, else miniature]"),
     click.option("--stage-c", type=click.Path(path_type=Path), help="Stage C from a file of its own; likewise:"),
     *(click.option(f"--{part}", type=click.Path(path_type=Path))
-      for part in ("stage-b", "stage-a", "text-encoder", "effnet", "tokenizer")),
+      for part in ("stage-b", "stage-a", "text-encoder", "effnet", "previewer", "tokenizer")),
     click.option("--dtype", type=click.Choice(DTYPES), help="What is computed in.  [float32 on a CPU, else bfloat16]"),
     click.option("--device", help="cpu, cuda, cuda:1, mps.  [cuda where there is one]"),
 )  # fmt: skip
 OUTPUT = (
     click.option("--out", "-o", default=TEMPLATE, show_default=True, help="{seed} {index} {date} {prompt} are filled in."),
     click.option("--format", "file_format", help="png, webp or jpeg.  [by the suffix of --out, else png]"),
+    click.option("--preview", type=click.Path(path_type=Path), help="A small look at the picture, rewritten with every step."),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object per picture."),
 )
 
@@ -84,8 +86,8 @@ def _with(options: tuple[Callable[[Any], Any], ...]) -> Callable[[Any], Any]:
 @_with(SETTINGS)
 @_with(MODEL)
 @_with(OUTPUT)
-def generate(prompt: str | None, prompts_file: Path | None, model: str | None, out: str, file_format: str | None, as_json: bool,
-             **options: Any) -> None:  # fmt: skip
+def generate(prompt: str | None, prompts_file: Path | None, model: str | None, out: str, file_format: str | None,
+             preview: Path | None, as_json: bool, **options: Any) -> None:  # fmt: skip
     """Draw PROMPT, or each line of --file or of the standard input (PROMPT `-`, or none).
 
     \b
@@ -98,15 +100,18 @@ def generate(prompt: str | None, prompts_file: Path | None, model: str | None, o
 
     template, file_format = choose_format(out, file_format)
     check_template(template)
+    shown = None if preview is None else Preview(preview)
     like = _like(options["like"])
     orders = _orders(prompt, prompts_file, like, options)
     cascade = _open(model, options, like)
     _compare(cascade, like)
+    if shown is not None:
+        shown.check(cascade)
     _notice(cascade, orders[0])
     tell = _print_json if as_json else _print_line
     taken: set[Path] = set()
     try:
-        for picture, seconds in _draw(cascade, orders):
+        for picture, seconds in _draw(cascade, orders, shown):
             path = _save(picture, template, file_format, taken)
             tell(path, picture, seconds)
     except KeyboardInterrupt:
@@ -178,9 +183,15 @@ def _like(file: Path | None) -> dict[str, Any]:
 
 
 def _compare(cascade: Any, like: dict[str, Any]) -> None:
+    """Says why the picture may come out another one."""
     hashes = like.get("hashes")
-    if hashes and hashes != cascade.hashes:
-        _note(f"{str(like.get('model'))[:80]} drew that picture with other weights than {cascade.name} has")
+    if isinstance(hashes, dict):
+        others = [part for part, hash in cascade.hashes.items() if hashes.get(part, hash) != hash]
+        if others:
+            told = f"{str(hashes[others[0]])[:10]}, not {cascade.hashes[others[0]][:10]}"
+            _note(f"that picture was drawn with another {', '.join(others)} than {cascade.name} has ({told}); it will differ")
+    if like.get("pipeline") and like.get("software") == SOFTWARE and like.get("noise") != "cpu float32":
+        _note("that picture was drawn from Python with noise that cannot be drawn again here; it will differ")
 
 
 def _note(text: str) -> None:
@@ -200,7 +211,7 @@ def _open(model: str | None, options: dict[str, Any], like: dict[str, Any]) -> A
 
     named = {ours: options[part] for part, ours in PARTS.items() if options[part] is not None}
     if model is None and not named:
-        model = MINIATURE
+        model = _model_of(like) or MINIATURE
     device = _device(options["device"])
     usual = "float32" if device == "cpu" else "bfloat16"
     dtype = options["dtype"] or (like["dtype"] if like.get("dtype") in tuple(DTYPES) else usual)
@@ -208,6 +219,20 @@ def _open(model: str | None, options: dict[str, Any], like: dict[str, Any]) -> A
     for note in cascade.notes:
         _note(note)
     return cascade
+
+
+def _model_of(like: dict[str, Any]) -> str | None:
+    """The model here that drew the picture, by the hashes in it or else by its name."""
+    from sotediffusion.weights.cache import MINIATURE
+    from sotediffusion.weights.known import find_model
+
+    name, hashes = str(like.get("model", "")), like.get("hashes")
+    whole = {str(part): str(hash) for part, hash in hashes.items()} if isinstance(hashes, dict) else {}
+    found = find_model(name, whole or {"stage_c": str(like.get("model_hash", ""))})
+    if found is None and (name or whole):
+        _note(f"{name[:80] or 'the model'} that drew that picture is not among the models here; {MINIATURE} is taken, "
+              "name another with --model")  # fmt: skip
+    return None if found is None else str(found)
 
 
 def _device(name: str | None) -> str:
@@ -232,7 +257,7 @@ def _notice(cascade: Any, order: Request) -> None:
         _note(note)
 
 
-def _draw(cascade: Any, orders: list[Request]) -> Iterator[tuple[Picture, float]]:
+def _draw(cascade: Any, orders: list[Request], preview: Preview | None) -> Iterator[tuple[Picture, float]]:
     """Each picture as soon as it is finished, with the seconds since the one before."""
     from sotediffusion.generate import draw
 
@@ -241,8 +266,8 @@ def _draw(cascade: Any, orders: list[Request]) -> Iterator[tuple[Picture, float]
     began = time.perf_counter()
     for place in range(0, len(orders), together):
         batch = orders[place : place + together]
-        with _Progress(f"{place + len(batch)}/{len(orders)}") as progress, _enough_memory():
-            for picture in draw(cascade, batch, progress, together):
+        with Progress(f"{place + len(batch)}/{len(orders)}", preview) as progress, _enough_memory():
+            for picture in draw(cascade, batch, progress, together, preview is not None):
                 seconds, began = time.perf_counter() - began, time.perf_counter()
                 yield picture, seconds
 
@@ -256,30 +281,6 @@ def _enough_memory() -> Iterator[None]:
         if not isinstance(error, MemoryError) and "memory" not in str(error):
             raise
         raise UserError("size", "the memory is not enough for it; take a smaller --size, or --dtype bfloat16") from error
-
-
-class _Progress:
-    """One bar per stage, named after it, on the terminal and nowhere else."""
-
-    def __init__(self, label: str):
-        from tqdm import tqdm
-
-        self._bar = tqdm(desc=label, disable=None, leave=False, unit="step")
-        self._label = label
-        self._stage = ""
-
-    def __enter__(self) -> "_Progress":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.close()
-
-    def __call__(self, event: Event) -> None:
-        if event.stage != self._stage:
-            self._stage = event.stage
-            self._bar.reset(total=event.steps or None)
-            self._bar.set_description(f"{self._label} {event.stage}")
-        self._bar.update(event.step - self._bar.n)
 
 
 def _save(picture: Picture, template: str, file_format: str, taken: set[Path]) -> Path:

@@ -6,10 +6,16 @@ from typing import Any
 
 import click
 
+from sotediffusion.cli.progress import TrainingLine
+from sotediffusion.cli.train_standins import standins
+
 
 @click.group()
 def group() -> None:
     """Train a cascade, or a part of it."""
+
+
+group.add_command(standins)
 
 
 @group.command()
@@ -27,7 +33,8 @@ def render(out: Path, count: int, seed: int, area: int, processes: int) -> None:
             bar.update(done - bar.pos)
 
 
-SHARES = {"effnet": 0.18, "stage-a": 0.13, "stage-c": 0.43, "stage-b": 0.26}  # of the time, in the order of training
+# Of the time, in the order of training; the last two are no parts, but measure what came out.
+SHARES = {"effnet": 0.16, "stage-a": 0.12, "stage-c": 0.39, "stage-b": 0.23, "judge": 0.07, "probe": 0.03}
 READERS = {"judge": "the judge, which reads tags in pictures", "probe": "the probe, which reads tags in EffNet latents"}
 NO_LIMIT = 10**12  # images
 
@@ -72,7 +79,7 @@ def _train(part: str, data: Path, out: Path, size: str, threads: int | None, con
     shape = {key: changes.pop(key) for key in ("cooldown", "warmup")}
     schedule = replace(options.schedule, **_given(shape))
     options = replace(options, schedule=schedule, **_given(changes))
-    with _bar(part) as report:
+    with TrainingLine(part) as report:
         status = train(recipe, options, out / part, report, continue_from)
     click.echo(f"{part} {status.outcome} at {status.images} images; weights in {out / part / 'weights.safetensors'}")
     outcome: str = status.outcome
@@ -87,26 +94,6 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-class _bar:
-    """Prints one line a report: share done, images, speed, loss, time left."""
-
-    def __init__(self, part: str):
-        self.part = part
-
-    def __enter__(self) -> Any:
-        return self.report
-
-    def __exit__(self, *error: Any) -> None:
-        click.echo(err=True)
-
-    def report(self, status: Any) -> None:
-        left = status.seconds * (1 - status.progress) / max(status.progress, 1e-9) / 60
-        numbers = " ".join(f"{key} {value:.4g}" for key, value in status.numbers.items() if "logsnr" not in key)
-        line = (f"{self.part} {status.progress:6.1%} {status.images} images {status.speed:.1f}/s "
-                f"loss {status.loss:.4f} lr {status.lr:.2g} {left:.0f} min left {numbers}")
-        click.echo(f"\r{line}\033[K", nl=False, err=True)
-
-
 def _add(part: str, what: str) -> None:
     @miniature.command(part, help=f"Train {what}. To resume, run the same command again.")
     @_options
@@ -114,13 +101,14 @@ def _add(part: str, what: str) -> None:
         _train(part, **options)
 
 
-for _part in (*SHARES, *READERS):
+for _part in SHARES:
     _add(_part, READERS.get(_part, _part))
 
 
 @miniature.command("all")
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Data folder; drawn where it is missing.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Run folder; the model goes to OUT/model.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Run folder; each part has a folder in it.")
+@click.option("--model", type=click.Path(path_type=Path), help="Model folder to write, or an earlier one.  [OUT/model]")
 @click.option("--count", type=click.IntRange(min=1), default=40_000, show_default=True, help="Pictures to draw.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=600, show_default=True, help="In all.")
 @click.option("--processes", type=click.IntRange(min=1), default=1, show_default=True, help="That draw.")
@@ -128,15 +116,18 @@ for _part in (*SHARES, *READERS):
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.pass_context
-def everything(ctx: click.Context, data: Path, out: Path, count: int, minutes: float, processes: int, size: str,
-               threads: int | None, device: str) -> None:
-    """Draw the pictures, train all parts and put them together, offline. To resume, run the same command again."""
+def everything(ctx: click.Context, data: Path, out: Path, model: Path | None, count: int, minutes: float, processes: int,
+               size: str, threads: int | None, device: str) -> None:
+    """Draw the pictures, train all parts, the judge and the probe, and put the parts together, offline.
+
+    To resume, run the same command again.
+    """
     ctx.invoke(render, out=data, count=count, seed=0, area=65536, processes=processes)
     for part, share in SHARES.items():
         options = {"cooldown": None, "warmup": None, "minutes": minutes * share, "images": NO_LIMIT, "device": device}
         if _train(part, data, out, size, threads, None, **options) == "interrupted":
-            return
-    ctx.invoke(assemble, runs=out, out=out / "model", size=size, dtype="float16")
+            raise click.Abort
+    ctx.invoke(assemble, runs=out, out=model or out / "model", size=size, dtype="float16")
 
 
 @miniature.command()
@@ -145,7 +136,7 @@ def everything(ctx: click.Context, data: Path, out: Path, count: int, minutes: f
 @click.option("--size", default="miniature", show_default=True, help="Size of the networks.")
 @click.option("--dtype", default="float16", show_default=True, help="What is stored.")
 def assemble(runs: Path, out: Path, size: str, dtype: str) -> None:
-    """Write the trained parts in RUNS as the model folder OUT."""
+    """Write the trained parts in RUNS as the model folder OUT, in the place of an earlier one."""
     from sotediffusion.train.assemble import assemble as write
 
     write(runs, out, size, dtype)

@@ -62,13 +62,6 @@ def time_condition(log_snr: Tensor) -> Tensor:
     return (torch.acos(signal.sqrt()) / (math.pi / 2) * (1 + OFFSET) - OFFSET).to(_result_dtype(log_snr))
 
 
-def add_noise(x0: Tensor, noise: Tensor, log_snr: Tensor) -> Tensor:
-    """Return a x0 + b noise for pictures (B, ...) at one log_snr per row (B,), in float32 at least."""
-    dtype = torch.promote_types(x0.dtype, torch.float32)
-    a, b = (part.to(x0.device, dtype).view(-1, *[1] * (x0.dim() - 1)) for part in alpha_sigma(log_snr.double()))
-    return a * x0.to(dtype) + b * noise.to(dtype)
-
-
 def grid(schedule: str, steps: int, shift: float = 1.0, strength: float = 1.0) -> Grid:
     """Return the noise levels of a drawing in `steps` steps.
 

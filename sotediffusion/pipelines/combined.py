@@ -6,25 +6,24 @@ from typing import Any
 from torch import Tensor
 
 from ..models.cascade import Cascade
-from ..types import Request, UserError
+from ..types import Request
 from .decoder import StableCascadeDecoderPipeline
 from .handle import Component, Pipeline
 from .noise import Generators
-from .outputs import PICTURES, ImagePipelineOutput, check_kind, pictures
-from .prior import NO_IMAGES, StableCascadePriorPipeline
+from .outputs import PICTURES, ImagePipelineOutput, known_kind, pictures
+from .prior import StableCascadePriorPipeline, refuse_images
 from .walk import Callback
 from .wording import Wording, orders
-
-NAMES = {
-    "steps": "prior_num_inference_steps", "guidance": "prior_guidance_scale", "decoder_steps": "num_inference_steps",
-    "decoder_guidance": "decoder_guidance_scale", "negative": "negative_prompt",
-}  # fmt: skip
 
 
 class StableCascadeCombinedPipeline(Pipeline):
     """Draws pictures from text; `prior_pipe` and `decoder_pipe` are its halves and share its networks."""
 
     networks = ("text", "stage_c", "stage_b", "stage_a")
+    names = {
+        "steps": "prior_num_inference_steps", "guidance": "prior_guidance_scale", "decoder_steps": "num_inference_steps",
+        "decoder_guidance": "decoder_guidance_scale", "negative": "negative_prompt",
+    }  # fmt: skip
     prior_prior = Component("stage_c")
     prior_text_encoder = Component("text")
     prior_tokenizer = Component("tokenizer")
@@ -73,20 +72,18 @@ class StableCascadeCombinedPipeline(Pipeline):
         Arguments and defaults are diffusers'; height and width in px, any multiple of 8, None for the model's own.
         `output_type` is pil, np, pt or latent. UserError: anything that cannot or must not be drawn.
         """
-        check_kind(output_type or "pil", PICTURES)
-        ours = Callback(prior_callback_on_step_end, prior_callback_on_step_end_tensor_inputs, "prior_callback_on_step_end")
-        theirs = Callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
-        ours.check(self.prior_pipe._callback_tensor_inputs)
-        theirs.check(self.decoder_pipe._callback_tensor_inputs)
-        if images is not None:
-            raise UserError("images", NO_IMAGES)
+        kind = known_kind(output_type or "pil", PICTURES)
+        ours = Callback(
+            prior_callback_on_step_end, prior_callback_on_step_end_tensor_inputs, "prior_callback_on_step_end"
+        ).of(self.prior_pipe)  # fmt: skip
+        theirs = Callback(callback_on_step_end, callback_on_step_end_tensor_inputs).of(self.decoder_pipe)
+        refuse_images(images)
         wording = Wording(prompt, negative_prompt, prompt_embeds, prompt_embeds_pooled,
                           negative_prompt_embeds, negative_prompt_embeds_pooled)  # fmt: skip
         order = Request("", width=width, height=height, steps=prior_num_inference_steps, guidance=prior_guidance_scale,
                         decoder_steps=num_inference_steps, decoder_guidance=decoder_guidance_scale)  # fmt: skip
-        requests = orders(wording, order, NAMES)
+        requests = orders(self.cascade, wording, order, self.names)
         source, runs = self.prior_pipe.begin(wording, requests, num_images_per_prompt, generator, latents)
         self.prior_pipe.draw(source, runs, ours)
         self.decoder_pipe.draw(source, runs, theirs)
-        drawn = pictures(self.decoder_pipe.cascade, runs, output_type or "pil")
-        return ImagePipelineOutput(drawn) if return_dict else (drawn,)
+        return pictures(self, source, runs, kind, return_dict)

@@ -9,25 +9,24 @@ from torch import Tensor
 
 from ..generate import STAGE_B, Run, start_decoder
 from ..limits import SIDE_STEP
-from ..offload import execution_device
 from ..types import Request, UserError
 from .handle import Component, Pipeline
 from .noise import Generators, Source
-from .outputs import PICTURES, ImagePipelineOutput, check_kind, pictures
-from .prior import check_latents, repeats_of
-from .walk import Callback, walk
+from .outputs import PICTURES, ImagePipelineOutput, known_kind, pictures
+from .prior import repeats_of
+from .walk import Callback, begin, walk
 from .wording import Wording, encode, orders
-
-NAMES = {
-    "decoder_steps": "num_inference_steps", "decoder_guidance": "guidance_scale", "negative": "negative_prompt",
-    "width": "image_embeddings", "height": "image_embeddings",
-}  # fmt: skip
 
 
 class StableCascadeDecoderPipeline(Pipeline):
     """Draws the pictures that image embeddings stand for."""
 
     networks = ("text", "stage_b", "stage_a")
+    names = {
+        "decoder_steps": "num_inference_steps", "decoder_guidance": "guidance_scale", "negative": "negative_prompt",
+        "width": "image_embeddings", "height": "image_embeddings",
+    }  # fmt: skip
+    unsaid = ("steps", "guidance", "sampler", "schedule", "shift", "rescale")  # Stage C's, which it has not seen
     decoder = Component("stage_b")
     vqgan = Component("stage_a")
     text_encoder = Component("text")
@@ -65,18 +64,16 @@ class StableCascadeDecoderPipeline(Pipeline):
         Arguments and defaults are diffusers'; a picture is as large as its embeddings at the model's compression, to the nearest
         multiple of 8 px. `output_type` is pil, np, pt or latent. UserError: anything that cannot or must not be drawn.
         """
-        check_kind(output_type or "pil", PICTURES)
-        callback = Callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
-        callback.check(self._callback_tensor_inputs)
+        kind = known_kind(output_type or "pil", PICTURES)
+        callback = Callback(callback_on_step_end, callback_on_step_end_tensor_inputs).of(self)
         embeddings = self._embeddings(image_embeddings).repeat_interleave(repeats_of(num_images_per_prompt), dim=0)
         wording = Wording(prompt, negative_prompt, prompt_embeds, prompt_embeds_pooled,
                           negative_prompt_embeds, negative_prompt_embeds_pooled)  # fmt: skip
         order = replace(self._size(embeddings), decoder_steps=num_inference_steps, decoder_guidance=guidance_scale)
-        requests = orders(wording, order, NAMES)
+        requests = orders(self.cascade, wording, order, self.names)
         source, runs = self._begin(embeddings, wording, requests, generator, latents)
         self.draw(source, runs, callback)
-        images = pictures(self.cascade, runs, output_type or "pil")
-        return ImagePipelineOutput(images) if return_dict else (images,)
+        return pictures(self, source, runs, kind, return_dict)
 
     def _begin(
         self, embeddings: Tensor, wording: Wording, requests: Sequence[Request], generator: Generators, latents: Tensor | None
@@ -84,15 +81,12 @@ class StableCascadeDecoderPipeline(Pipeline):
         share, rest = divmod(len(embeddings), len(requests))
         if rest or not share:
             raise UserError("image_embeddings", f"{len(embeddings)} do not fit {len(requests)} prompts; give as many to each")
-        height, width = requests[0].height or 0, requests[0].width or 0
-        check_latents(latents, (len(embeddings), self.cascade.stage_b.config.c_latent, height // 4, width // 4))
-        source = Source(generator, len(embeddings), execution_device(self.cascade, "stage_b"))
-        texts = encode(self.cascade, wording)
-        given = [None] * len(embeddings) if latents is None else latents.split(1)
-        runs = [
-            Run(requests[i // share], source.row(i, given[i]), *texts[i // share], x=row.to(texts[0][0].device))
-            for i, row in enumerate(embeddings.split(1))
-        ]
+        texts = encode(self.cascade, wording, requests)
+        repeated = [pair for pair in zip(requests, texts, strict=True) for _ in range(share)]
+        cells = (requests[0].height or 0) // 4, (requests[0].width or 0) // 4
+        source, runs = begin(self, "stage_b", repeated, cells, generator, latents)
+        for run, row in zip(runs, embeddings.split(1), strict=True):
+            run.x = row.to(run.text.device)
         return source, runs
 
     def draw(self, source: Source, runs: Sequence[Run], callback: Callback) -> None:

@@ -1,19 +1,21 @@
 """What all three pipelines have in common: opening, moving, offloading, and the parts under diffusers' names."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..models.cascade import Cascade
 from ..names import unknown
 from ..offload import offload_blocks, return_blocks
-from ..types import UserError
+from ..types import Request, UserError
 from ..weights import store
 from ..weights.store import present
+from .wording import Wording, encode, handed_out, orders
 
 TAKEN = ("torch_dtype", "revision", "cache_dir")
 
@@ -35,6 +37,8 @@ class Pipeline:
     """A cascade seen through diffusers' interface."""
 
     networks: ClassVar[tuple[str, ...]] = ()  # the parts that `to` moves, the one that `device` speaks of first
+    names: ClassVar[dict[str, str]] = {}  # arguments by the names that an order has for them
+    unsaid: ClassVar[tuple[str, ...]] = ()  # settings of a picture that it cannot know
 
     def __init__(self, cascade: Cascade):
         self.cascade = cascade
@@ -89,6 +93,27 @@ class Pipeline:
             if dtype is not None:
                 network.to(_kind(name, dtype, next(network.parameters()).device))
         return self
+
+    def encode_prompt(
+        self, device: torch.device | str | None, batch_size: int, num_images_per_prompt: int, do_classifier_free_guidance: bool,
+        prompt: str | Sequence[str] | None = None, negative_prompt: str | Sequence[str] | None = None,
+        prompt_embeds: Tensor | None = None, prompt_embeds_pooled: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None, negative_prompt_embeds_pooled: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+        """Hidden states (B, L, D) and pooled ones (B, 1, P) of the prompts, then of the negatives, None where not guided.
+
+        They may be given to a pipeline of this process in the prompts' place, unchanged but for dtype and device; the policy is
+        asked about their texts then. UserError: what cannot or must not be drawn.
+        """
+        wording = Wording(prompt, negative_prompt, prompt_embeds, prompt_embeds_pooled,
+                          negative_prompt_embeds, negative_prompt_embeds_pooled)  # fmt: skip
+        requests = orders(self.cascade, wording, Request(""), {"negative": "negative_prompt"})
+        if len(requests) != batch_size:
+            raise UserError("batch_size", f"{batch_size} does not fit {len(requests)} prompts; give their number")
+        texts = encode(self.cascade, wording, requests)
+        parts = handed_out(requests, texts)
+        one, pooled, other, other_pooled = (part.to(device).repeat_interleave(num_images_per_prompt, dim=0) for part in parts)
+        return (one, pooled, other, other_pooled) if do_classifier_free_guidance else (one, pooled, None, None)
 
     def enable_model_cpu_offload(self, gpu_id: int | None = None, device: torch.device | str | None = None) -> None:
         """Lets networks rest in main memory, each brought to the device when it works: the largest is what must fit.

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..generate import Noise
+from ..limits import MAX_SEED
 from ..types import UserError
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
@@ -15,7 +16,8 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 class Source:
     """The noise of a whole batch: one generator draws for all rows at once, a list of generators row by row.
 
-    `kind` is the dtype to draw in: diffusers draws in that of the network at work, which decides the numbers.
+    `kind` is the dtype to draw in: diffusers draws in that of the network at work, which decides the numbers. `seeds` are those
+    that the rows' noise follows from, None where it does not follow from one seed alone.
     """
 
     def __init__(self, generator: Generators, rows: int, device: torch.device | str = "cpu"):
@@ -24,11 +26,14 @@ class Source:
         self.device = device if self.shared is None else self.shared.device
         self.kind = torch.float32
         self.waiting: list[deque[Tensor]] = [deque() for _ in range(rows)]
+        alone = self.shared if rows == 1 else None
+        self.seeds = [_seed(self.generators[i] if self.generators else alone) for i in range(rows)]
 
     def row(self, index: int, given: Tensor | None = None) -> Noise:
         """The noise of one row; `given` (1, ...) is handed out first, without a draw."""
         if given is not None:
             self.waiting[index].append(given)
+            self.seeds[index] = None
 
         def draw(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
             if not self.waiting[index]:
@@ -45,6 +50,14 @@ class Source:
         drawn = torch.randn((len(self.waiting), *shape[1:]), generator=self.shared, device=self.device, dtype=self.kind)
         for waiting, part in zip(self.waiting, drawn.split(1), strict=True):
             waiting.append(part)
+
+
+def _seed(generator: torch.Generator | None) -> int | None:
+    """The seed of a generator that nothing was drawn from yet."""
+    if generator is None or generator.initial_seed() > MAX_SEED:
+        return None
+    fresh = torch.Generator(generator.device).manual_seed(generator.initial_seed())
+    return generator.initial_seed() if torch.equal(fresh.get_state(), generator.get_state()) else None
 
 
 def _only(generator: Generators) -> torch.Generator | None:

@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..generate import Run, to_image
-from ..models.cascade import Cascade
+from ..generate import Run, settings_of, to_image
 from ..names import unknown
-from ..safety.provenance import stamp
+from ..pictures.marks import mark
+from .handle import Pipeline
+from .noise import Source
+from .wording import handed_out
 
 PICTURES = ("pil", "np", "pt", "latent")
 TENSORS = ("pt", "np")
@@ -50,37 +52,46 @@ class StableCascadePriorPipelineOutput(Output):
     negative_prompt_embeds_pooled: Any
 
 
-def check_kind(output_type: str, kinds: Sequence[str]) -> None:
-    """UserError for an `output_type` that is not one of `kinds`."""
+def known_kind(output_type: str, kinds: Sequence[str]) -> str:
+    """The `output_type`. UserError for one that is not among `kinds`."""
     if output_type not in kinds:
         raise unknown("output_type", str(output_type), kinds)
+    return output_type
 
 
-def pictures(cascade: Cascade, runs: Sequence[Run], output_type: str) -> Any:
-    """The pictures of runs whose Stage B is drawn; those of PIL carry the marks of provenance in `info`."""
+def pictures(
+    pipe: Pipeline, source: Source, runs: Sequence[Run], kind: str, return_dict: bool
+) -> ImagePipelineOutput | tuple[Any, ...]:
+    """The pictures of runs whose Stage B is drawn; PIL's carry their settings and marks into the files that are saved of them."""
     latents = torch.cat([run.x for run in runs if run.x is not None])
-    if output_type == "latent":
-        return latents
-    network = cascade.use("stage_a")
-    weight = next(network.parameters())
-    with torch.inference_mode():  # one by one: Stage A is the memory peak
-        pixels = [network.decode(row.to(weight)).clamp(0, 1) for row in latents.split(1)]
-    if output_type == "pil":
-        images = [to_image(picture[0]) for picture in pixels]
-        for image in images:
-            image.info.update(stamp({}, cascade.name, cascade.license, cascade.hashes))
-        return images
-    joined = torch.cat(pixels)
-    return joined if output_type == "pt" else array(joined.permute(0, 2, 3, 1))
+    images: Any = latents
+    if kind != "latent":
+        network = pipe.cascade.use("stage_a")
+        weight = next(network.parameters())
+        with torch.inference_mode():  # one by one: Stage A is the memory peak
+            pixels = [network.decode(row.to(weight)).clamp(0, 1) for row in latents.split(1)]
+        images = torch.cat(pixels)
+    if kind == "pil":
+        images = [mark(to_image(pixels), _settings(pipe, run, source)) for pixels, run in zip(images, runs, strict=True)]
+    elif kind == "np":
+        images = array(images.permute(0, 2, 3, 1))
+    return ImagePipelineOutput(images) if return_dict else (images,)
 
 
-def prior_output(runs: Sequence[Run], output_type: str) -> StableCascadePriorPipelineOutput:
+def _settings(pipe: Pipeline, run: Run, source: Source) -> dict[str, Any]:
+    """What is known of a picture; of its noise, how the numbers of its seed were drawn."""
+    known = settings_of(pipe.cascade, run.request) | {"pipeline": type(pipe).__name__}
+    if run.request.seed is not None:
+        known["noise"] = f"{torch.device(source.device).type} {str(source.kind).removeprefix('torch.')}"
+    return {name: value for name, value in known.items() if name not in pipe.unsaid and value is not None}
+
+
+def prior_output(runs: Sequence[Run], kind: str, return_dict: bool) -> StableCascadePriorPipelineOutput | tuple[Any, ...]:
     """The latents and texts of runs whose Stage C is drawn."""
-    parts = [
-        torch.cat([run.x for run in runs if run.x is not None]),
-        *(torch.cat([getattr(run, name)[row : row + 1] for run in runs]) for row in (0, 1) for name in ("text", "pooled")),
-    ]
-    return StableCascadePriorPipelineOutput(*(parts if output_type == "pt" else map(array, parts)))
+    texts = handed_out([run.request for run in runs], [(run.text, run.pooled) for run in runs])
+    parts = [torch.cat([run.x for run in runs if run.x is not None]), *texts]
+    output = StableCascadePriorPipelineOutput(*(parts if kind == "pt" else map(array, parts)))
+    return output if return_dict else output.to_tuple()
 
 
 def array(tensor: Tensor) -> Any:

@@ -9,22 +9,19 @@ from torch import Tensor
 from ..diffusion.samplers import trajectory
 from ..diffusion.schedule import Grid, log_snr
 from ..generate import STAGE_C, Run, prior_cells, settle, start_prior
-from ..offload import execution_device
 from ..types import Request, UserError
 from .handle import Component, Pipeline
 from .noise import Generators, Source
-from .outputs import TENSORS, StableCascadePriorPipelineOutput, check_kind, prior_output
-from .walk import Callback, walk
+from .outputs import TENSORS, StableCascadePriorPipelineOutput, known_kind, prior_output
+from .walk import Callback, begin, walk
 from .wording import Wording, encode, orders
-
-NAMES = {"steps": "num_inference_steps", "guidance": "guidance_scale", "negative": "negative_prompt"}
-NO_IMAGES = "these weights carry no CLIP image encoder; give its embeddings as image_embeds to StableCascadePriorPipeline"
 
 
 class StableCascadePriorPipeline(Pipeline):
     """Draws Stage C latents, the image embeddings that a decoder pipeline takes."""
 
     networks = ("text", "stage_c")
+    names = {"steps": "num_inference_steps", "guidance": "guidance_scale", "negative": "negative_prompt"}
     prior = Component("stage_c")
     text_encoder = Component("text")
     tokenizer = Component("tokenizer")
@@ -65,37 +62,27 @@ class StableCascadePriorPipeline(Pipeline):
         Arguments and defaults are diffusers'; height and width in px, None for the model's own; `timesteps` fall from at most 1
         to 0 and replace the even ones. `output_type` is pt or np. UserError: anything that cannot or must not be drawn.
         """
-        check_kind(output_type or "pt", TENSORS)
-        callback = Callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
-        callback.check(self._callback_tensor_inputs)
-        if images is not None:
-            raise UserError("images", NO_IMAGES)
+        kind = known_kind(output_type or "pt", TENSORS)
+        callback = Callback(callback_on_step_end, callback_on_step_end_tensor_inputs).of(self)
+        refuse_images(images)
         wording = Wording(prompt, negative_prompt, prompt_embeds, prompt_embeds_pooled,
                           negative_prompt_embeds, negative_prompt_embeds_pooled)  # fmt: skip
         order = Request("", width=width, height=height, steps=num_inference_steps, guidance=guidance_scale)
-        requests = orders(wording, order, NAMES)
+        requests = orders(self.cascade, wording, order, self.names)
         source, runs = self.begin(wording, requests, num_images_per_prompt, generator, latents)
         followed = _image_rows(image_embeds, len(runs), self.cascade.stage_c.config.c_image)
         self.draw(source, runs, callback, followed, timesteps)
-        output = prior_output(runs, output_type or "pt")
-        return output if return_dict else output.to_tuple()
+        return prior_output(runs, kind, return_dict)
 
     def begin(
         self, wording: Wording, requests: Sequence[Request], repeats: int | None, generator: Generators, latents: Tensor | None
     ) -> tuple[Source, list[Run]]:
         """Runs with their texts, not yet at their first step, and the source of their noise; `latents` are first noise given."""
         count = repeats_of(repeats)
-        requests = [settle(self.cascade, request) for request in requests for _ in range(count)]
-        shape = (len(requests), self.cascade.stage_c.config.c_latent, *prior_cells(requests[0]))
-        check_latents(latents, shape)
-        source = Source(generator, len(requests), execution_device(self.cascade, "stage_c"))
-        texts = [text for text in encode(self.cascade, wording) for _ in range(count)]
-        given = [None] * len(requests) if latents is None else latents.split(1)
-        runs = [
-            Run(request, source.row(i, given[i]), *text, last=STAGE_C)
-            for i, (request, text) in enumerate(zip(requests, texts, strict=True))
-        ]
-        return source, runs
+        requests = [settle(self.cascade, request) for request in requests]
+        texts = encode(self.cascade, wording, requests)
+        repeated = [pair for pair in zip(requests, texts, strict=True) for _ in range(count)]
+        return begin(self, "stage_c", repeated, prior_cells(requests[0]), generator, latents)
 
     def draw(
         self, source: Source, runs: Sequence[Run], callback: Callback, images: Sequence[Tensor] | None = None,
@@ -105,6 +92,7 @@ class StableCascadePriorPipeline(Pipeline):
         request = runs[0].request
         source.kind = self.cascade.stage_c.clip_txt_mapper.weight.dtype
         for i, run in enumerate(runs):
+            run.last = STAGE_C
             run.image = None if images is None else images[i].to(run.text)
             with torch.inference_mode():
                 start_prior(self.cascade, run)
@@ -126,11 +114,11 @@ def repeats_of(count: int | None) -> int:
     return count
 
 
-def check_latents(latents: Tensor | None, shape: tuple[int, ...]) -> None:
-    """UserError for given latents that have another shape."""
-    if latents is not None and (not isinstance(latents, Tensor) or latents.shape != shape):
-        found = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
-        raise UserError("latents", f"{found} do not fit; they must be a tensor {shape}")
+def refuse_images(images: Any) -> None:
+    """UserError for pictures given as a prompt."""
+    if images is not None:
+        raise UserError("images", "these weights carry no CLIP image encoder; give its embeddings as image_embeds to "
+                                  "StableCascadePriorPipeline")  # fmt: skip
 
 
 def _grid(timesteps: Sequence[float]) -> Grid:

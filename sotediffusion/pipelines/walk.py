@@ -1,7 +1,7 @@
-"""The way of a batch through one stage, with a progress bar and the caller's word after every step."""
+"""The way of a batch: its runs and their noise, then one stage, with a progress bar and the caller's word after every step."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -9,8 +9,11 @@ from torch import Tensor
 
 from ..generate import DONE, Run, step
 from ..names import unknown
-from ..types import UserError
+from ..offload import execution_device
+from ..types import Request, UserError
 from .handle import Pipeline
+from .noise import Generators, Source
+from .wording import Text
 
 LATENTS = "latents"
 
@@ -23,11 +26,12 @@ class Callback:
     inputs: Sequence[str]
     field: str = "callback_on_step_end"
 
-    def check(self, known: Sequence[str]) -> None:
-        """UserError for an input that the pipeline does not have."""
+    def of(self, pipe: Any) -> "Callback":
+        """Itself. UserError for an input that the pipeline does not have."""
         for name in self.inputs:
-            if name not in known:
-                raise unknown(f"{self.field}_tensor_inputs", str(name), known)
+            if name not in pipe._callback_tensor_inputs:
+                raise unknown(f"{self.field}_tensor_inputs", str(name), pipe._callback_tensor_inputs)
+        return self
 
     def tell(self, pipe: Pipeline, index: int, time: Tensor, runs: Sequence[Run], constants: Mapping[str, Any]) -> None:
         """Calls back after step `index` and hands the runs the latents that came back."""
@@ -41,6 +45,29 @@ class Callback:
                 _replace(runs, value, self.field)
             elif value is not given.get(name):
                 raise UserError(self.field, f"returned another {name}; only latents can be replaced on the way")
+
+
+def begin(
+    pipe: Pipeline, part: str, orders: Sequence[tuple[Request, Text]], cells: tuple[int, int], generator: Generators,
+    latents: Tensor | None,
+) -> tuple[Source, list[Run]]:  # fmt: skip
+    """A run for every order and the source of their noise, which begins with `latents` where they are given.
+
+    `cells`: height and width of the latent of `part`, the stage that draws the noise first. An order's seed becomes what is known
+    of its noise. UserError: latents of another shape, generators that do not fit.
+    """
+    shape = (len(orders), getattr(pipe.cascade, part).config.c_latent, *cells)
+    if latents is not None and (not isinstance(latents, Tensor) or latents.shape != shape):
+        found = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
+        raise UserError("latents", f"{found} do not fit; they must be a tensor {shape}")
+    source = Source(generator, len(orders), execution_device(pipe.cascade, part))
+    given = [None] * len(orders) if latents is None else latents.split(1)
+    noises = [source.row(i, first) for i, first in enumerate(given)]
+    runs = [
+        Run(replace(request, seed=seed), noise, *text)
+        for (request, text), noise, seed in zip(orders, noises, source.seeds, strict=True)
+    ]
+    return source, runs
 
 
 def walk(pipe: Pipeline, runs: Sequence[Run], callback: Callback, constants: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """What a caller said, in diffusers' arguments -> what each picture is conditioned on.
 
-Prompts are literal here, as in diffusers: no weights, no BREAK, no wildcards; but of any length. B pictures before repeats,
+Prompts are literal here, as in diffusers: no weights, no BREAK, no wildcards; but of any length. The policy reads texts,
+so embeddings are taken from this process alone, which remembers the texts that it made them of. B pictures before repeats,
 L text tokens, D text width, P projection width.
 """
 
@@ -21,8 +22,10 @@ from ..offload import execution_device
 from ..safety.policy import check_request
 from ..text.prompt import CHUNK, chunk_prompt, escape, pad_chunks
 from ..types import Request, UserError
+from .remembered import recall, remember
 
 Text = tuple[Tensor, Tensor]  # hidden states (2, L, D) of a prompt and its negative, pooled (2, 1, P)
+Row = tuple[Tensor, Tensor]  # of one of them, (1, L, D) and (1, 1, P)
 
 
 @dataclass(frozen=True)
@@ -36,25 +39,42 @@ class Wording:
     negative_prompt_embeds: Tensor | None = None
     negative_prompt_embeds_pooled: Tensor | None = None
 
-    def pairs(self) -> list[tuple[str, str]]:
-        """The texts of every prompt and its negative, embeddings as "". UserError: neither, both, or counts that differ."""
+    def pairs(self, cascade: Cascade) -> list[tuple[str, str]]:
+        """The text of every prompt and of its negative, that of embeddings as this process remembers it.
+
+        UserError: neither, both, counts that differ, embeddings of other shapes or that nobody knows the text of.
+        """
         self._check()
-        if self.prompt_embeds is not None:
-            prompts = [""] * len(self.prompt_embeds)
-        else:
-            prompts = _texts("prompt", self.prompt)
-        if self.negative_prompt is None:
+        prompts = self._said(cascade, "prompt") or []
+        negatives = self._said(cascade, "negative_prompt")
+        if negatives is None:
             return [(prompt, "") for prompt in prompts]
-        negatives = _texts("negative_prompt", self.negative_prompt)
         if isinstance(self.negative_prompt, str):
             negatives = negatives * len(prompts)
         if len(negatives) != len(prompts):
-            raise UserError("negative_prompt", f"{len(negatives)} do not fit {len(prompts)} prompts; give one, or one for each")
+            name = "negative_prompt" if self.negative_prompt_embeds is None else "negative_prompt_embeds"
+            raise UserError(name, f"{len(negatives)} do not fit {len(prompts)} prompts; give one, or one for each")
         return list(zip(prompts, negatives, strict=True))
+
+    def given(self, cascade: Cascade, name: str) -> list[Row] | None:
+        """The embeddings of "prompt" or "negative_prompt" by row, like the text tower's own in dtype and device; None: a text."""
+        embeds, pooled = getattr(self, f"{name}_embeds"), getattr(self, f"{name}_embeds_pooled")
+        if embeds is None or pooled is None:
+            return None
+        _check_shapes(cascade, name, embeds, pooled)
+        device, dtype = execution_device(cascade, "text"), cascade.text.text_projection.weight.dtype
+        return list(zip(embeds.to(device, dtype).split(1), pooled.to(device, dtype).split(1), strict=True))
+
+    def _said(self, cascade: Cascade, name: str) -> list[str] | None:
+        text, embeds, pooled = self._three(name)
+        if embeds is not None and pooled is not None:
+            _check_shapes(cascade, name, embeds, pooled)
+            return list(recall(f"{name}_embeds", embeds, pooled))
+        return None if text is None else [_literal(one) for one in _texts(name, text)]
 
     def _check(self) -> None:
         for name in ("prompt", "negative_prompt"):
-            text, embeds, pooled = (getattr(self, name + end) for end in ("", "_embeds", "_embeds_pooled"))
+            text, embeds, pooled = self._three(name)
             if text is not None and embeds is not None:
                 raise UserError(name, f"given together with {name}_embeds; give one of them")
             if (embeds is None) != (pooled is None):
@@ -62,13 +82,16 @@ class Wording:
         if self.prompt is None and self.prompt_embeds is None:
             raise UserError("prompt", "is missing; give prompt, or prompt_embeds and prompt_embeds_pooled")
 
+    def _three(self, name: str) -> tuple[Any, Tensor | None, Tensor | None]:
+        return getattr(self, name), getattr(self, f"{name}_embeds"), getattr(self, f"{name}_embeds_pooled")
 
-def orders(wording: Wording, order: Request, names: Mapping[str, str]) -> list[Request]:
+
+def orders(cascade: Cascade, wording: Wording, order: Request, names: Mapping[str, str]) -> list[Request]:
     """One order per prompt, found drawable and allowed before any work. `names`: arguments by the order's own field names."""
     found = []
     try:
-        for prompt, negative in wording.pairs():
-            one = replace(order, prompt=_literal(prompt), negative=_literal(negative))
+        for prompt, negative in wording.pairs(cascade):
+            one = replace(order, prompt=prompt, negative=negative)
             validate(replace(one, prompt=one.prompt.strip() or "-"), SAMPLERS, SCHEDULES)  # an empty prompt is literal too
             check_request(one.prompt, one.negative, one.guidance, one.decoder_guidance)
             found.append(one)
@@ -78,16 +101,13 @@ def orders(wording: Wording, order: Request, names: Mapping[str, str]) -> list[R
 
 
 @torch.inference_mode()
-def encode(cascade: Cascade, wording: Wording) -> list[Text]:
-    """What every prompt and its negative become in the text tower, or as given. UserError: embeddings of other shapes."""
-    wanted = _given(cascade, "prompt", wording.prompt_embeds, wording.prompt_embeds_pooled)
-    avoided = _given(cascade, "negative_prompt", wording.negative_prompt_embeds, wording.negative_prompt_embeds_pooled)
-    pairs = wording.pairs()
-    if avoided is not None and len(avoided) != len(pairs):
-        raise UserError("negative_prompt_embeds", f"{len(avoided)} do not fit {len(pairs)} prompts; give one for each")
+def encode(cascade: Cascade, wording: Wording, requests: Sequence[Request]) -> list[Text]:
+    """What every prompt and its negative become in the text tower, or as given. UserError: lengths that differ."""
+    wanted, avoided = (wording.given(cascade, name) for name in ("prompt", "negative_prompt"))
     made: dict[tuple[str, str], Text] = {}
     texts = []
-    for i, pair in enumerate(pairs):
+    for i, request in enumerate(requests):
+        pair = request.prompt, request.negative
         if wanted is None and avoided is None:
             made[pair] = made.get(pair) or _encode_texts(cascade, *pair)
             texts.append(made[pair])
@@ -101,15 +121,23 @@ def encode(cascade: Cascade, wording: Wording) -> list[Text]:
     return texts
 
 
+def handed_out(requests: Sequence[Request], texts: Sequence[Text]) -> list[Tensor]:
+    """Hidden states and pooled ones of all prompts, then of all negatives, kept in mind so that they may come back."""
+    for request, (hidden, pooled) in zip(requests, texts, strict=True):
+        remember(request.prompt, hidden[0], pooled[0])
+        remember(request.negative, hidden[1], pooled[1])
+    return [torch.cat([text[part][row : row + 1] for text in texts]) for row in (0, 1) for part in (0, 1)]
+
+
 def _encode_texts(cascade: Cascade, prompt: str, negative: str) -> Text:
     mask = cascade.conventions.text_mask
-    return encode_pair(cascade.use("text"), cascade.tokenizer, _literal(prompt), _literal(negative), mask)
+    return encode_pair(cascade.use("text"), cascade.tokenizer, prompt, negative, mask)
 
 
 def _negative_of_length(cascade: Cascade, negative: str, length: int) -> Text:
     """A negative as long as given embeddings, in whole chunks."""
     mask = cascade.conventions.text_mask
-    chunks = chunk_prompt(_literal(negative), cascade.tokenizer, mask, "negative_prompt")
+    chunks = chunk_prompt(negative, cascade.tokenizer, mask, "negative_prompt")
     chunks = pad_chunks(chunks, length // CHUNK, cascade.tokenizer, mask)
     if len(chunks) * CHUNK != length:
         raise UserError("negative_prompt_embeds", f"is missing: prompt_embeds have {length} tokens, the negative text "
@@ -117,23 +145,17 @@ def _negative_of_length(cascade: Cascade, negative: str, length: int) -> Text:
     return encode_chunks(cascade.use("text"), chunks, chunk_prompt("", cascade.tokenizer, mask))
 
 
-def _row(text: Text, row: int) -> Text:
+def _row(text: Text, row: int) -> Row:
     return text[0][row : row + 1], text[1][row : row + 1]
 
 
-def _given(cascade: Cascade, name: str, embeds: Tensor | None, pooled: Tensor | None) -> list[Text] | None:
-    """Given embeddings by row, like the text tower's own in dtype and device."""
-    if embeds is None or pooled is None:
-        return None
+def _check_shapes(cascade: Cascade, name: str, embeds: Tensor, pooled: Tensor) -> None:
     width, projection = cascade.config.text.width, cascade.config.text.projection
     if embeds.dim() != 3 or embeds.shape[2] != width:
         raise UserError(f"{name}_embeds", f"shape {tuple(embeds.shape)} does not fit; it must be (prompts, tokens, {width})")
     if pooled.shape != (len(embeds), 1, projection):
         wanted = (len(embeds), 1, projection)
         raise UserError(f"{name}_embeds_pooled", f"shape {tuple(pooled.shape)} does not fit; it must be {wanted}")
-    device, dtype = execution_device(cascade, "text"), cascade.text.text_projection.weight.dtype
-    embeds, pooled = embeds.to(device, dtype), pooled.to(device, dtype)
-    return [(embeds[i : i + 1], pooled[i : i + 1]) for i in range(len(embeds))]
 
 
 def _texts(name: str, value: Any) -> list[str]:

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import torch
 
+from sotediffusion.config import read_toml
 from sotediffusion.models.cascade import PARTS, SIZES, Cascade, Conventions
 from sotediffusion.text.tokenizer import FolderTokenizer
 from sotediffusion.train.parts import with_tokenizer
 from sotediffusion.train.recipes.base import read_part
 from sotediffusion.types import UserError
+from sotediffusion.weights.bundle import TOKENIZER_FILES
 from sotediffusion.weights.store import save_cascade
 
 RUNS = {
@@ -18,7 +20,11 @@ RUNS = {
 
 
 def assemble(runs: Path, out: Path, size: str = "miniature", dtype: str = "float16", width: int = 224, height: int = 288) -> None:
-    """Write the averaged weights of all parts in `runs` as the model folder `out`. Raises UserError naming a missing part."""
+    """Write the averaged weights of all parts in `runs` as the model folder `out`, in the place of an earlier one of this size.
+
+    Raises UserError naming a missing part, and where something else is at `out`.
+    """
+    _check_target(out, size)
     if not (runs / "tokenizer" / "tokenizer.json").is_file():
         raise UserError("runs", f"{runs} holds no tokenizer; train it first with: sote train miniature stage-c")
     tokenizer = FolderTokenizer(runs / "tokenizer")
@@ -30,4 +36,17 @@ def assemble(runs: Path, out: Path, size: str = "miniature", dtype: str = "float
     conventions = Conventions("masked", "clamped", 32.0, width, height, width * height)
     cascade = Cascade(**networks, tokenizer=tokenizer, config=config, conventions=conventions,  # type: ignore[arg-type]
                       name=size, license="apache-2.0")
-    save_cascade(cascade, out, "folder", dtype)
+    save_cascade(cascade, out, "folder", dtype, over=True)
+
+
+def _check_target(out: Path, size: str) -> None:
+    """UserError unless nothing is at `out`, or a model folder that was put together here: its name and no file besides."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    made = {"model.toml", *TOKENIZER_FILES, *(f"{part}.safetensors" for part in PARTS)}
+    try:
+        own = read_toml(out / "model.toml").get("name") == size and {path.name for path in out.iterdir()} <= made
+    except (UserError, NotADirectoryError):
+        own = False
+    if not own:
+        raise UserError("out", f"{out} is there and is not an earlier {size} alone; remove it or choose another folder")

@@ -4,6 +4,7 @@ A data folder holds `NAME/<shard>-<width>x<height>.npy` per field (pictures as u
 `tags/<shard>.jsonl` with one line a sample: its bucket, its row there and its tags by group.
 """
 
+import hashlib
 import json
 import queue
 import threading
@@ -59,6 +60,14 @@ class Folder:
             name: np.array([i for i, entry in enumerate(self.entries) if entry.bucket == name])
             for name in sorted({entry.bucket for entry in self.entries})
         }
+
+    @property
+    def identity(self) -> str:
+        """A digest of what the pictures are, of the names of their shards and fields, and of how many there are."""
+        drawing = self.path / "drawing.json"
+        about = drawing.read_text() if drawing.is_file() else ""
+        shards = sorted({entry.shard for entry in self.entries})
+        return hashlib.blake2b(json.dumps([about, shards, self.fields, len(self)]).encode(), digest_size=8).hexdigest()
 
     def __len__(self) -> int:
         return len(self.entries)

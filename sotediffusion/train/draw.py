@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sotediffusion.buckets import bucket_sizes
 from sotediffusion.train.checkpoint import replace_file, save_json
 from sotediffusion.types import UserError
 
@@ -27,13 +28,9 @@ class Drawing:
 
 
 def sizes(area: int) -> list[tuple[int, int]]:
-    """Widths and heights, multiples of STEP, of about `area`: for each width the height nearest to it."""
-    found = set()
-    for width in range(STEP, math.isqrt(area) * 2, STEP):
-        height = round(area / width / STEP) * STEP
-        if 1 <= max(width, height) / max(min(width, height), 1) <= WIDEST:
-            found |= {(width, height), (height, width)}
-    return sorted(found)
+    """Widths and heights, multiples of STEP, of at most `area`."""
+    shortest = math.ceil(math.sqrt(area / WIDEST) / STEP) * STEP
+    return bucket_sizes(area, STEP, shortest, max(shortest, math.isqrt(int(area * WIDEST)) // STEP * STEP))
 
 
 def nearest(aspect: float, choices: list[tuple[int, int]]) -> tuple[int, int]:

@@ -11,24 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sotediffusion.miniature.vocabulary import (
-    AESTHETIC_CUTS,
-    ANIMAL_EARS,
-    BACKGROUNDS,
-    ERAS,
-    EXPRESSIONS,
-    EYE_COLORS,
-    FRAMINGS,
-    GAZES,
-    HAIR_COLORS,
-    HAIR_LENGTHS,
-    HAIR_STYLES,
-    HEADWEAR,
-    HELD,
-    OUTFITS,
-    QUALITY_CUTS,
-    WORDS,
-)
+from sotediffusion.miniature import vocabulary
 
 HIDDEN = -1  # the truth of a group that a picture does not show
 NONE = "none"
@@ -53,28 +36,28 @@ def _optional(name: str, tags: Sequence[str], personal: bool = True) -> Group:
 GROUPS = (
     _optional("girls", ("1girl", "2girls"), personal=False),
     _optional("boys", ("1boy", "2boys"), personal=False),
-    Group("hair colour", tuple(f"{color} hair" for color in HAIR_COLORS), personal=True),
-    Group("hair length", HAIR_LENGTHS, personal=True),
-    Group("hair style", HAIR_STYLES, personal=True),
-    Group("eye colour", tuple(f"{color} eyes" for color in EYE_COLORS), personal=True),
-    Group("expression", EXPRESSIONS, personal=True),
-    Group("gaze", GAZES, personal=True),
-    _optional("ears", ANIMAL_EARS),
-    _optional("headwear", HEADWEAR),
+    Group("hair colour", tuple(f"{color} hair" for color in vocabulary.HAIR_COLORS), personal=True),
+    Group("hair length", vocabulary.HAIR_LENGTHS, personal=True),
+    Group("hair style", vocabulary.HAIR_STYLES, personal=True),
+    Group("eye colour", tuple(f"{color} eyes" for color in vocabulary.EYE_COLORS), personal=True),
+    Group("expression", vocabulary.EXPRESSIONS, personal=True),
+    Group("gaze", vocabulary.GAZES, personal=True),
+    _optional("ears", vocabulary.ANIMAL_EARS),
+    _optional("headwear", vocabulary.HEADWEAR),
     _optional("glasses", ("glasses",)),
     _optional("blush", ("blush",)),
     _optional("bare shoulders", ("bare shoulders",)),
-    Group("outfit", OUTFITS, personal=True),
-    _optional("held", tuple(HELD.values())),
-    Group("background", tuple(BACKGROUNDS)),
-    Group("framing", FRAMINGS),
+    Group("outfit", vocabulary.OUTFITS, personal=True),
+    _optional("held", tuple(vocabulary.HELD.values())),
+    Group("background", tuple(vocabulary.BACKGROUNDS)),
+    Group("framing", vocabulary.FRAMINGS),
     _optional("source", ("visual novel cg", "anime wallpaper"), personal=False),
-    _optional("text", tuple(f'The text says "{word}"' for word in WORDS), personal=False),
+    _optional("text", tuple(f'The text says "{word}"' for word in vocabulary.WORDS), personal=False),
     _optional("monochrome", ("monochrome",), personal=False),
     _optional("realistic", ("realistic",), personal=False),
-    Group("era", tuple(ERAS), ordinal=True),
-    Group("aesthetic", tuple(tag for _, tag in AESTHETIC_CUTS), ordinal=True),
-    Group("quality", tuple(tag for _, tag in QUALITY_CUTS), ordinal=True),
+    Group("era", tuple(vocabulary.ERAS), ordinal=True),
+    Group("aesthetic", tuple(tag for _, tag in vocabulary.AESTHETIC_CUTS), ordinal=True),
+    Group("quality", tuple(tag for _, tag in vocabulary.QUALITY_CUTS), ordinal=True),
 )
 NAMES = tuple(group.name for group in GROUPS)
 SIZES = tuple(len(group.choices) for group in GROUPS)

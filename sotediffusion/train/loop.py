@@ -27,6 +27,10 @@ from sotediffusion.types import UserError
 class Source(Protocol):
     """Where batches come from; the same (seed, epoch, sample) always give the same content."""
 
+    @property
+    def identity(self) -> str:
+        """Changes with the data, so that no run goes on with other data than it began with."""
+
     def batches(self, seed: int, images: int, size: int) -> Iterator[Batch]:
         """Batches of about `size` samples for ever, from the point where `images` have been seen."""
 
@@ -109,10 +113,15 @@ def train(recipe: Recipe, options: Options, folder: Path, report: Callable[[Stat
     checkpoints = folder / "checkpoints"
     name = checkpoint.latest(checkpoints)
     if name:
-        place = _restore(holders, checkpoint.load(checkpoints, name))
+        state = checkpoint.load(checkpoints, name)
+        _check_data(state["place"].get("data"), recipe.source, folder)
+        place = _restore(holders, state)
     elif continue_from:
         place = _restore(holders, _warm(continue_from / "checkpoints"))
         place |= {"seconds": 0.0, "start_images": place["images"], "cooled": False}
+        for group in optimizer.param_groups:
+            group["peak"] = options.lr
+    place["data"] = recipe.source.identity
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint.save_json(folder / "options.json", _plain(asdict(options)))
     log = _open_stats(folder / "stats.jsonl", place["images"])
@@ -196,6 +205,13 @@ def _restore(holders: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
         holder.load_state_dict(state[key])
     place: dict[str, Any] = state["place"]
     return place
+
+
+def _check_data(known: str | None, source: Source, folder: Path) -> None:
+    """UserError where a run would go on with other data; the first checkpoints did not say what they had seen."""
+    if known is not None and known != source.identity:
+        raise UserError("data", f"{folder} was trained on other data than is given now; give that again, or begin another run "
+                                f"with --out, which may start from this one by --continue-from {folder}")
 
 
 def _warm(checkpoints: Path) -> dict[str, Any]:

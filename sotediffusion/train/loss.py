@@ -59,12 +59,20 @@ def min_snr(logsnr: Tensor, gamma: float = 5.0) -> Tensor:
     return (math.log(gamma) - logsnr).clamp(max=0.0).exp()
 
 
+def x0(logsnr: Tensor, most: float = 20.0) -> Tensor:
+    """min(1 / snr, most): an error in the noise counts as the error in the picture that it makes, up to a limit.
+
+    What a text says is decided where there is more noise than picture, and there errors in eps look small.
+    """
+    return torch.exp(-logsnr).clamp(max=most)
+
+
 def uniform(logsnr: Tensor) -> Tensor:
     """Every noise level alike."""
     return torch.ones_like(logsnr)
 
 
-WEIGHTS = {"p2": p2, "min_snr": min_snr, "none": uniform}
+WEIGHTS = {"p2": p2, "min_snr": min_snr, "x0": x0, "none": uniform}
 
 
 class AdaptiveWeight:

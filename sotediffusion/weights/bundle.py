@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..models.cascade import PARTS, SIZES, Conventions
 from ..types import UserError
@@ -104,13 +105,20 @@ class Part:
         tensors = {name: converted(tensor, dtype, name) for name, tensor in self.tensors.items()}
         return Part(self.name, tensors, self.source, self.config)
 
+    def loaded(self, sha: "hashlib._Hash | None" = None) -> Iterator[tuple[str, Tensor]]:
+        """Every tensor as stored, one after the other; `sha` has taken in the part's hash when all have been read."""
+        for name in sorted(self.tensors):
+            tensor = self.tensors[name].load()
+            if sha is not None:
+                sha.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+                sha.update(buffer(tensor))
+            yield name, tensor
+
     def digest(self) -> str:
         """SHA-256 over names, kinds, shapes and values in the order of names: the same in every format."""
         sha = hashlib.sha256()
-        for name in sorted(self.tensors):
-            tensor = self.tensors[name]
-            sha.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-            sha.update(buffer(tensor.load()))
+        for _ in self.loaded(sha):
+            pass
         return sha.hexdigest()
 
 

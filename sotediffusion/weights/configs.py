@@ -1,8 +1,7 @@
-"""Configs of networks as tables: our own (TOML, JSON) and the `config.json` of diffusers and transformers."""
+"""Configs of networks by part, and the way to and from the `config.json` of diffusers and transformers."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
 from typing import Any
 
 from ..models.cascade import PARTS
@@ -42,36 +41,6 @@ TEXT_KEYS = {
 
 OTHER_PROGRAMS_VERSION = "0.37.1"  # the last diffusers that loads what it saves of this family
 LEGACY_EOS = 2  # what CLIP's published configs say while the tokenizer's end of text is the last id
-
-
-def to_table(config: Any) -> dict[str, Any]:
-    """A config or conventions as a plain table; None is left out."""
-    return {name: value for name, value in asdict(config).items() if value is not None}
-
-
-def from_table(kind: type, table: Mapping[str, Any], source: str) -> Any:
-    """The way back of `to_table`. UserError: a name that the config does not have, or a value of another kind."""
-    if not isinstance(table, Mapping):
-        raise UserError(source, f"{str(table)[:80]!r} is not a table of settings")
-    defaults = {f.name: f.default for f in fields(kind)}
-    values = {name: _frozen(value) for name, value in table.items()}
-    for name, value in values.items():
-        if name not in defaults:
-            raise UserError(source, f"unknown setting {name}; known are {', '.join(defaults)}")
-        if not _alike(value, defaults[name]):
-            raise UserError(source, f"{name}: {str(value)[:80]!r} does not fit; it looks like {defaults[name]!r}")
-    return kind(**values)
-
-
-def _alike(value: Any, default: Any) -> bool:
-    """Whether a value is of the kind of a setting's default; the elements of tuples count."""
-    if default is None:
-        return isinstance(value, tuple)
-    if isinstance(default, tuple):
-        return isinstance(value, tuple) and bool(value) and all(_alike(item, default[0]) for item in value)
-    if isinstance(default, float):
-        return isinstance(value, (float, int)) and not isinstance(value, bool)
-    return type(value) is type(default)
 
 
 def _frozen(value: Any) -> Any:

@@ -48,8 +48,8 @@ def _folder(bundle: Bundle, path: Path) -> Plan:
     for name in in_order(bundle.parts):
         part = bundle.parts[name]
         plan[f"{path.name}/{name}.safetensors"] = Weights(part.tensors, (name,))
-        table[name] = {"file": f"{name}.safetensors", "hash": part.hash, "config": configs.to_table(part.config)}
-    table["conventions"] = configs.to_table(bundle.conventions)
+        table[name] = {"file": f"{name}.safetensors", "hash": part.hash, "config": part.config}
+    table["conventions"] = bundle.conventions
     plan[f"{path.name}/{MODEL_FILE}"] = to_toml(table).encode()
     return plan | _tokenizer(bundle, path.name) | _terms(bundle, path.name)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..config import build
 from ..models.cascade import Conventions
 from ..types import UserError
 from . import configs, formats, licences
@@ -72,11 +73,11 @@ def _model_folder(folder: Path) -> Bundle:
     for name in WHERE:
         if not isinstance(table.get(name), dict):
             continue
-        config = configs.from_table(configs.CONFIGS[name], table[name].get("config", {}), f"{source} [{name}.config]")
+        config: Any = build(configs.CONFIGS[name], table[name].get("config", {}), f"{source} {name}.config")
         file = folder / Path(table[name].get("file", f"{name}.safetensors")).name
         tensors = _part(open_file(file), name).tensors
         parts[name] = Part(name, tensors, str(file), config, table[name].get("hash", ""))
-    conventions = configs.from_table(Conventions, table.get("conventions", {}), source)
+    conventions = build(Conventions, table.get("conventions", {}), f"{source} conventions")
     return Bundle("folder", parts, table.get("name", folder.name), table.get("license", ""), table.get("base", ""),
                   conventions, tokenizer_in(folder), licence_files_in(folder))
 
@@ -90,7 +91,7 @@ def _parts_of(file: TensorFile) -> dict[str, Part]:
     for name, tensors in formats.parts_in(file.tensors, str(file.path)).items():
         config, entry = _config_beside(file.path, name), known.get(name, {})
         if config is None and "config" in entry:
-            config = configs.from_table(configs.CONFIGS[name], entry["config"], str(file.path))
+            config = build(configs.CONFIGS[name], entry["config"], f"{file.path} {name}.config")
         parts[name] = Part(name, tensors, str(file.path), config, entry.get("hash", ""))
     return parts
 
@@ -201,7 +202,7 @@ def _described(bundle: Bundle, about: Mapping[str, Any]) -> Bundle:
     bundle.base = about.get("base", "")
     bundle.license = about.get("license") or licences.of_model(bundle.name)
     if "conventions" in about:
-        bundle.conventions = configs.from_table(Conventions, about["conventions"], bundle.name)
+        bundle.conventions = build(Conventions, about["conventions"], f"{bundle.name} conventions")
     else:
         bundle.conventions = _usual_conventions(bundle.format, bundle.name)
     return bundle

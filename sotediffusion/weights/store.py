@@ -1,5 +1,6 @@
 """Opening, saving, converting and looking at weights: the door of this room."""
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,6 @@ def open_cascade(where: Where, dtype: torch.dtype | str | None = None, device: t
     tokenizer = _tokenizer(bundle)
     kinds, notes = _kinds(bundle, kind, device)
     networks: dict[str, Any] = {name: _load(part, kinds[name], device) for name, part in bundle.parts.items()}
-    for part in bundle.parts.values():
-        part.hash = part.hash or part.digest()
     return Cascade(
         **networks, tokenizer=tokenizer, config=_config(bundle), conventions=bundle.conventions, name=bundle.name,
         license=bundle.license, hashes={name: part.hash for name, part in bundle.parts.items()}, notes=notes,
@@ -67,8 +66,13 @@ def present(device: torch.device | str | int) -> torch.device:
 
 
 def _load(part: Part, dtype: torch.dtype | None, device: torch.device) -> nn.Module:
-    network = shapes.build(part.name, part.config)
-    network.load_state_dict({name: tensor.load(dtype).to(device) for name, tensor in part.tensors.items()}, assign=True)
+    """The network with its weights; where no file says the part's hash, it is taken of the same reading."""
+    sha = hashlib.sha256()
+    network, values = shapes.build(part.name, part.config), {}
+    for name, tensor in part.loaded(None if part.hash else sha):
+        values[name] = tensor.to(device, dtype if tensor.is_floating_point() else None)
+    network.load_state_dict(values, assign=True)
+    part.hash = part.hash or sha.hexdigest()
     return network
 
 
@@ -106,12 +110,16 @@ def _tokenizer(bundle: Bundle) -> Any:
     return tokenizer
 
 
-def save_cascade(cascade: Cascade, path: str | Path, format: str = "folder", dtype: torch.dtype | str | None = None) -> list[str]:
-    """Writes an opened cascade; returns the parts that the format has no place for. UserError as in `convert`."""
+def save_cascade(cascade: Cascade, path: str | Path, format: str = "folder", dtype: torch.dtype | str | None = None,
+                 over: bool = False) -> list[str]:
+    """Writes an opened cascade, with `over` in the place of what is there; returns the parts that the format has no place for.
+
+    UserError as in `convert`.
+    """
     parts = {name: _part_of(name, network) for name, network in cascade.parts().items()}
     folder = cascade.tokenizer.folder if isinstance(cascade.tokenizer, FolderTokenizer) else None
     bundle = Bundle(format, parts, cascade.name, cascade.license, "", cascade.conventions, folder)
-    return _write(bundle, Path(path), format, dtype_named(dtype))
+    return _write(bundle, Path(path), format, dtype_named(dtype), over)
 
 
 def _part_of(name: str, network: Any) -> Part:
@@ -133,12 +141,12 @@ def convert(source: Where, target: str | Path, format: str, dtype: torch.dtype |
     return _write(bundle, Path(target), format, dtype_named(dtype))
 
 
-def _write(bundle: Bundle, path: Path, format: str, dtype: torch.dtype | None) -> list[str]:
+def _write(bundle: Bundle, path: Path, format: str, dtype: torch.dtype | None, over: bool = False) -> list[str]:
     if dtype is not None:
         bundle.parts = {name: part.cast(dtype) for name, part in bundle.parts.items()}
     for part in bundle.parts.values():
         part.hash = part.hash or part.digest()
-    return write(bundle, path, format)
+    return write(bundle, path, format, over)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""Tensors that may still lie in a file: read lazily, cut and joined without copies, written one by one. Safetensors only."""
+"""Tensors that may still lie in a file: read lazily, cut and joined, written one by one. Safetensors only.
+
+Reading is the safetensors library's; writing is ours, because the library wants every tensor of a file in memory at once.
+"""
 
 import json
 import os
@@ -10,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..types import UserError
@@ -20,18 +24,14 @@ DTYPES = {
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
 CODES = {dtype: code for code, dtype in DTYPES.items()}
-HEADER_LIMIT = 100_000_000  # bytes, the format's own limit
-
-Fill = Callable[[Tensor, int], None]  # (flat uint8 tensor to fill, first byte of the source)
-
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor somewhere, in a file or in memory: its kind, and how to copy a range of its bytes."""
+    """A tensor somewhere, in a file or in memory: its kind and shape, and how to get it, contiguous and on the CPU."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
-    fill: Fill
+    load: Callable[[], Tensor]
 
     @property
     def count(self) -> int:
@@ -43,90 +43,52 @@ class Stored:
         """Size in bytes, as stored."""
         return self.count * self.dtype.itemsize
 
-    def load(self, dtype: torch.dtype | None = None) -> Tensor:
-        """The tensor in memory of its own; `dtype` changes floating point tensors only."""
-        tensor = torch.empty(self.shape, dtype=self.dtype)
-        self.fill(raw(tensor), 0)
-        return tensor.to(dtype) if dtype is not None and self.dtype.is_floating_point else tensor
-
-
-def raw(tensor: Tensor) -> Tensor:
-    """The bytes of a contiguous tensor as a flat uint8 view."""
-    return tensor.detach().reshape(-1).view(torch.uint8)
-
 
 def buffer(tensor: Tensor) -> Any:
-    """The bytes of a contiguous CPU tensor as a writable buffer that files read into and write from."""
-    return raw(tensor).numpy()
+    """The bytes of a contiguous CPU tensor, as something that files and hashes take."""
+    return tensor.detach().reshape(-1).view(torch.uint8).numpy()
 
 
 def in_memory(tensor: Tensor) -> Stored:
     """A tensor that is already here, on any device."""
-
-    def fill(out: Tensor, first: int) -> None:
-        out.copy_(raw(tensor.contiguous())[first : first + out.numel()])
-
-    return Stored(tensor.dtype, tuple(tensor.shape), fill)
+    return Stored(tensor.dtype, tuple(tensor.shape), lambda: tensor.detach().cpu().contiguous())
 
 
 def rows(source: Stored, first: int, last: int) -> Stored:
     """Rows first..last of `source` along its first axis."""
-    row = source.bytes // source.shape[0]
-    return Stored(source.dtype, (last - first, *source.shape[1:]), lambda out, at: source.fill(out, first * row + at))
+    return Stored(source.dtype, (last - first, *source.shape[1:]), lambda: source.load()[first:last])
 
 
 def stacked(sources: list[Stored]) -> Stored:
     """Sources one below the other along the first axis."""
-
-    def fill(out: Tensor, first: int) -> None:
-        start = 0
-        for source in sources:
-            a, b = max(first, start), min(first + out.numel(), start + source.bytes)
-            if a < b:
-                source.fill(out[a - first : b - first], a - start)
-            start += source.bytes
-
-    return Stored(sources[0].dtype, (sum(s.shape[0] for s in sources), *sources[0].shape[1:]), fill)
+    shape = (sum(source.shape[0] for source in sources), *sources[0].shape[1:])
+    return Stored(sources[0].dtype, shape, lambda: torch.cat([source.load() for source in sources]))
 
 
 def transposed(source: Stored) -> Stored:
     """A matrix with rows and columns exchanged."""
-
-    def fill(out: Tensor, first: int) -> None:
-        out.copy_(raw(source.load().T.contiguous())[first : first + out.numel()])
-
-    return Stored(source.dtype, (source.shape[1], source.shape[0]), fill)
+    return Stored(source.dtype, (source.shape[1], source.shape[0]), lambda: source.load().T.contiguous())
 
 
 def converted(source: Stored, dtype: torch.dtype, name: str) -> Stored:
-    """A floating point tensor as another kind, others as they are. Reading it is a UserError where a finite value overflows."""
+    """A floating point tensor as another kind, others as they are. Loading it is a UserError where a finite value overflows."""
     if not source.dtype.is_floating_point or source.dtype == dtype:
         return source
 
-    def fill(out: Tensor, first: int) -> None:
+    def load() -> Tensor:
         tensor = source.load()
         narrow = tensor.to(dtype)
         if not torch.isfinite(narrow).all() and torch.isfinite(tensor).all():
             raise UserError("dtype", f"tensor {name} reaches {tensor.abs().max():.4g} and overflows {str(dtype)[6:]} "
                                      f"(at most {torch.finfo(dtype).max:.4g}); use bfloat16 or float32")
-        out.copy_(raw(narrow)[first : first + out.numel()])
+        return narrow
 
-    return Stored(dtype, source.shape, fill)
-
-
-def _in_file(path: Path, offset: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Stored:
-    def fill(out: Tensor, first: int) -> None:
-        with path.open("rb") as file:
-            file.seek(offset + first)
-            if file.readinto(buffer(out)) != out.numel():
-                raise UserError(str(path), "the file became shorter while it was read; check the disk and try again")
-
-    return Stored(dtype, shape, fill)
+    return Stored(dtype, source.shape, load)
 
 
 @dataclass(frozen=True)
 class TensorFile:
-    """One safetensors file, opened: names, kinds and places of its tensors, and the free text of its header."""
+    """One safetensors file, opened: names and kinds of its tensors, and the free text of its header."""
 
     path: Path
     tensors: dict[str, Stored]
@@ -137,59 +99,41 @@ def open_file(path: Path) -> TensorFile:
     """Reads the header of a safetensors file. UserError: missing, cut short, or not safetensors at all."""
     if not path.is_file():
         raise UserError(str(path), "there is no such file; check the path")
-    size = path.stat().st_size
+    try:
+        # Not mapped into memory: a mapped file would count beside its converted copy, and a later change of it would crash.
+        file = safe_open(path, "pt", backend="pread")
+        tensors = {name: _in_file(path, file, name) for name in file.offset_keys()}
+        return TensorFile(path, tensors, file.metadata() or {})
+    except SafetensorError as error:
+        raise _unreadable(path, str(error)) from None
+
+
+def _in_file(path: Path, file: Any, name: str) -> Stored:
+    part = file.get_slice(name)
+    code = part.get_dtype()
+    if code not in DTYPES:
+        raise UserError(str(path), f"tensor {name} is stored as {code}; readable are {', '.join(DTYPES)}")
+
+    def load() -> Tensor:
+        try:
+            return file.get_tensor(name)
+        except SafetensorError:
+            raise UserError(str(path), "the file became shorter while it was read; check the disk and try again") from None
+
+    return Stored(DTYPES[code], tuple(part.get_shape()), load)
+
+
+def _unreadable(path: Path, reason: str) -> UserError:
     with path.open("rb") as file:
-        start = file.read(8)
-        length = int.from_bytes(start, "little")
-        if len(start) < 8 or length > HEADER_LIMIT or (length <= size - 8 and file.read(1) != b"{"):
-            raise UserError(str(path), f"is {_kind(start)}; only safetensors are opened{_pickle_hint(start)}")
-        if length > size - 8:
-            raise _truncated(path, size, length + 8)
-        file.seek(8)
-        header = _parsed(path, file.read(length))
-    metadata = header.pop("__metadata__", {})
-    base = 8 + length
-    tensors = {name: _entry(path, base, name, entry) for name, entry in header.items()}
-    end = base + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    if size < end:
-        raise _truncated(path, size, end)
-    return TensorFile(path, tensors, metadata)
-
-
-def _parsed(path: Path, text: bytes) -> dict:
-    try:
-        header = json.loads(text)
-    except ValueError:
-        raise UserError(str(path), "its safetensors header is not readable; download it again") from None
-    if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
-        raise UserError(str(path), "its safetensors header is not a table of tensors; download it again")
-    return header
-
-
-def _entry(path: Path, base: int, name: str, entry: dict) -> Stored:
-    try:
-        code, shape, (first, last) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-        if code not in DTYPES:
-            raise UserError(str(path), f"tensor {name} is stored as {code}; readable are {', '.join(DTYPES)}")
-        if min(shape, default=0) < 0 or not 0 <= first <= last or last - first != prod(shape) * DTYPES[code].itemsize:
-            raise ValueError
-    except (KeyError, TypeError, ValueError):
-        raise UserError(str(path), f"the header entry of tensor {name} is broken; download the file again") from None
-    return _in_file(path, base + first, DTYPES[code], shape)
-
-
-def _truncated(path: Path, size: int, wanted: int) -> UserError:
-    return UserError(str(path), f"is cut short: {size} of at least {wanted} bytes are there; download it again")
-
-
-def _kind(start: bytes) -> str:
-    if start.startswith((b"PK", b"\x80")):
-        return "a pickle"
-    return "an unfinished or foreign file" if start else "an empty file"
-
-
-def _pickle_hint(start: bytes) -> str:
-    return "; `sote weights convert --unsafe-pickle` reads a pickle you trust" if _kind(start) == "a pickle" else ""
+        start = file.read(2)
+    if start.startswith((b"PK", b"\x80")) and "header too large" in reason:
+        advice = "`sote weights convert --unsafe-pickle` reads a pickle you trust"
+        return UserError(str(path), f"is a pickle; only safetensors are opened; {advice}")
+    if not start:
+        return UserError(str(path), "is an empty file; download it again")
+    if reason.endswith(("header too small", "invalid header length", "file not fully covered")):
+        return UserError(str(path), "is cut short, or longer than its header says; download it again")
+    return UserError(str(path), f"is unfinished or foreign ({reason.rpartition('header: ')[2]}); only safetensors are opened")
 
 
 def open_index(path: Path) -> TensorFile:

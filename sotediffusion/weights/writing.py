@@ -10,19 +10,20 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ..config import plain
 from ..names import unknown
 from ..types import UserError
-from . import configs, licences
+from . import licences
 from .bundle import Bundle
 from .plans import FORMATS, Plan, Weights, size
 from .tensors import write_file
 
 
-def write(bundle: Bundle, path: Path, format: str) -> list[str]:
+def write(bundle: Bundle, path: Path, format: str, over: bool = False) -> list[str]:
     """Writes a settled bundle in a format; returns the parts that the format has no place for.
 
-    Everything is written under a temporary name beside the target and moved into place whole. UserError: unknown format,
-    something is there already, no space.
+    Everything is written under a temporary name beside the target and moved into place whole, with `over` in the place of what is
+    there. UserError: unknown format, something is there already, no space.
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
@@ -30,13 +31,16 @@ def write(bundle: Bundle, path: Path, format: str) -> list[str]:
     plan = FORMATS[format](bundle, path)
     kept = {part for content in plan.values() if isinstance(content, Weights) for part in content.parts}
     targets = sorted({name.split("/")[0] for name in plan})
-    for target in targets:
-        _refuse_occupied(path.parent / target)
+    if not over:
+        for target in targets:
+            _refuse_occupied(path.parent / target)
     with _whole(path.parent) as temporary:
         _check_space(path.parent, plan)
         for name, content in plan.items():
             _write_one(bundle, temporary / name, content)
         for target in targets:
+            if (path.parent / target).exists():
+                os.replace(path.parent / target, temporary / f"old-{target}")
             os.replace(temporary / target, path.parent / target)
         _sync_folder(path.parent)
     return [name for name in bundle.parts if name not in kept]
@@ -94,8 +98,8 @@ def _sync_folder(folder: Path) -> None:
 def _metadata(bundle: Bundle, parts: tuple[str, ...]) -> dict[str, str]:
     """What a file says of itself: the ModelSpec's fields for every program, and ours, from which everything is restored."""
     conventions = bundle.conventions
-    about = {"name": bundle.name, "license": bundle.license, "base": bundle.base, "conventions": configs.to_table(conventions)}
-    known = {name: {"config": configs.to_table(bundle.parts[name].config), "hash": bundle.parts[name].hash} for name in parts}
+    about = {"name": bundle.name, "license": bundle.license, "base": bundle.base, "conventions": plain(conventions)}
+    known = {name: {"config": plain(bundle.parts[name].config), "hash": bundle.parts[name].hash} for name in parts}
     spec = {
         "sai_model_spec": "1.0.0", "architecture": "stable-cascade", "title": bundle.name or "stable-cascade",
         "implementation": "https://github.com/Stability-AI/StableCascade", "license": licences.describe(bundle.license),

@@ -27,7 +27,7 @@ class StageBRecipe(Recipe):
     """Trains `stage_b` on cached latents of both kinds."""
 
     def __init__(self, config: CascadeConfig, source: Source, captions: Captions, text: TextTower,
-                 objective: Objective = Objective()):
+                 objective: Objective = Objective("x0")):
         stage_b = StageB(config.stage_b)
         stage_b.init_weights()
         no_dropout(stage_b)

@@ -32,7 +32,7 @@ def init_text(tower: TextTower) -> None:
 class StageCRecipe(Recipe):
     """Trains `stage_c` and `text` on cached latents; captions are composed as they are read."""
 
-    def __init__(self, config: CascadeConfig, source: Source, captions: Captions, objective: Objective = Objective()):
+    def __init__(self, config: CascadeConfig, source: Source, captions: Captions, objective: Objective = Objective("x0")):
         stage_c, text = StageC(config.stage_c), TextTower(config.text)
         stage_c.init_weights()
         no_dropout(stage_c)

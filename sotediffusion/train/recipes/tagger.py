@@ -1,0 +1,143 @@
+"""A tagger of the drawn world in the contract of the WD v3 taggers: what a figure and a place show, as chances of tags.
+
+It sees half the contract's 448 px: letters are not read, and everything else is large enough. B pictures, T tags, R cells.
+"""
+
+import copy
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sotediffusion.miniature.cast import series_of
+from sotediffusion.models.effnet import Block
+from sotediffusion.train.data import Batch, Folder, pixels
+from sotediffusion.train.loop import Options
+from sotediffusion.train.optim import Schedule
+from sotediffusion.train.recipes.base import Recipe, refresh_norms
+
+DEFAULTS = Options(images=800_000, batch=16, lr=1e-3, decay=0.02, ema=10_000, bf16=True, schedule=Schedule(warmup=8000))
+SIDE, SEEN = 448, 224  # px of the contract's square, and of what the network looks at
+RATINGS = ("general", "sensitive", "questionable", "explicit")
+TEXT_TAGS = ("english_text", "speech_bubble")  # of pictures in which something is said
+SMALLEST = 0.88  # of the square that a varied picture still fills
+NORM_BATCHES = 12
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A line of selected_tags.csv: category 9 rating, 0 general, 4 character."""
+
+    name: str
+    category: int
+    count: int
+
+
+def tags_shown(groups: Mapping[str, Sequence[str]]) -> list[tuple[str, int]]:
+    """(name, category) of the tags of a drawn picture, as boards write them: saber_(fate) for a character of a series."""
+    text = any(tag.startswith("The text says") for tag in groups["custom"])
+    general = [tag.replace(" ", "_") for tag in groups["rest"]] + list(TEXT_TAGS if text else ())
+    characters = [f"{name}_({series_of(name)})".replace(" ", "_") for name in groups["character"]]
+    return [(groups["rating"][0], 9), *((tag, 0) for tag in general), *((tag, 4) for tag in characters)]
+
+
+def taglist(samples: Iterable[Mapping[str, Sequence[str]]]) -> list[Tag]:
+    """The tags of these samples: ratings, then general, then characters, each from the most frequent to the rarest."""
+    counts = Counter(tag for groups in samples for tag in tags_shown(groups))
+    found = [Tag(name, 9, counts[name, 9]) for name in RATINGS]
+    for category in (0, 4):
+        names = [(name, count) for (name, kind), count in counts.items() if kind == category]
+        found += [Tag(name, category, count) for name, count in sorted(names, key=lambda item: (-item[1], item[0]))]
+    return found
+
+
+class Tagger(nn.Module):
+    """Pictures (B, 3, SEEN, SEEN), RGB in [0, 1] -> logits (B, T); every tag looks where it has learnt to look."""
+
+    def __init__(self, tags: int, widths: tuple[int, ...] = (24, 32, 64, 112, 160), layers: tuple[int, ...] = (1, 1, 2, 3, 2)):
+        super().__init__()
+        stages, d_in = [], 3
+        for i, (width, count) in enumerate(zip(widths, layers, strict=True)):
+            blocks = [Block(d_in if j == 0 else width, width, (1, 2, 3, 3, 2)[i], 2 if j == 0 else 1, True) for j in range(count)]
+            stages.append(nn.Sequential(*blocks))
+            d_in = width
+        self.fine, self.wide = nn.Sequential(*stages[:-1]), stages[-1]
+        width = 2 * widths[-2]
+        self.mix = nn.Sequential(nn.Conv2d(widths[-2] + widths[-1], width, 1, bias=False), nn.BatchNorm2d(width), nn.SiLU())
+        self.look, self.say = nn.Conv2d(width, tags, 1), nn.Conv2d(width, tags, 1)
+        nn.init.zeros_(self.look.weight)  # at first everywhere alike
+        nn.init.constant_(self.say.get_parameter("bias"), -3.0)  # most tags are rare
+        for block in self.modules():
+            if isinstance(block, Block) and block.residual:
+                nn.init.zeros_(block.block[-1][1].weight)  # a shallow start (Goyal et al. 2017)
+
+    def forward(self, picture: Tensor) -> Tensor:
+        fine = self.fine(((picture - 0.5) / 0.25).contiguous(memory_format=torch.channels_last))
+        wide = F.interpolate(self.wide(fine), scale_factor=2.0, mode="nearest")
+        x = self.mix(torch.cat([fine, wide], 1))
+        looks = self.look(x).float().flatten(2).softmax(2)  # B T R
+        return (looks * self.say(x).float().flatten(2)).sum(2)
+
+
+class Contract(nn.Module):
+    """A tagger behind the contract's face: (B, 448, 448, 3) float32, BGR, 0 to 255 -> chances (B, T)."""
+
+    def __init__(self, tagger: Tagger):
+        super().__init__()
+        self.tagger = tagger
+
+    def forward(self, picture: Tensor) -> Tensor:
+        rgb = picture.flip(3).permute(0, 3, 1, 2) / 255
+        return self.tagger(F.avg_pool2d(rgb, SIDE // SEEN)).sigmoid()
+
+
+def squared(picture: Tensor, varied: bool = False) -> Tensor:
+    """(B, 3, H, W) -> (B, 3, SEEN, SEEN), the rest white, in the middle; varied ones are smaller, elsewhere, mirrored."""
+    scale = SEEN / max(picture.shape[2:])
+    if varied:
+        scale *= 1 - (1 - SMALLEST) * torch.rand(()).item()
+        picture = picture.flip(3) if torch.rand(()) < 0.5 else picture
+    height, width = (max(1, min(SEEN, round(side * scale))) for side in picture.shape[2:])
+    small = F.interpolate(picture, size=(height, width), mode="bilinear", antialias=True)
+    down, right = SEEN - height, SEEN - width
+    top, left = (int(torch.randint(0, free + 1, ())) if varied else free // 2 for free in (down, right))
+    return F.pad(small, (left, right - left, top, down - top), value=1.0)
+
+
+class TaggerRecipe(Recipe):
+    """Trains `tagger`; its tags are those of the data folder."""
+
+    def __init__(self, folder: Folder, **shape: tuple[int, ...]):
+        self.tags = taglist(entry.tags for entry in folder.entries)
+        self.index = {(tag.name, tag.category): i for i, tag in enumerate(self.tags)}
+        super().__init__({"tagger": Tagger(len(self.tags), **shape).to(memory_format=torch.channels_last)}, folder)
+
+    def truth(self, batch: Batch) -> Tensor:
+        """(B, T), one where a picture has a tag."""
+        result = torch.zeros(batch.size, len(self.tags))
+        for row, groups in enumerate(batch.tags):
+            result[row, [self.index[tag] for tag in tags_shown(groups)]] = 1.0
+        return result.to(self.device)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """Cross-entropy of all tags, summed; logged are precision and recall of the batch at even chances."""
+        logits = self.modules["tagger"](squared(pixels(batch.fields["pictures"].to(self.device)), varied=True)).float()
+        truth = self.truth(batch)
+        loss = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").sum(1).mean()
+        told, right = (logits > 0).sum().item(), ((logits > 0) & (truth > 0)).sum().item()
+        return loss / 10, {"precision": right / max(told, 1), "recall": right / truth.sum().item()}
+
+    def weights(self, averages: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The tagger, its BatchNorm statistics measured anew for the averaged weights."""
+        modules = copy.deepcopy(self.modules)
+        modules.load_state_dict(averages)
+
+        def forward(batch: Batch) -> None:
+            modules["tagger"](squared(pixels(batch.fields["pictures"].to(self.device))))
+
+        with torch.no_grad():
+            refresh_norms(modules, forward, self.source.batches(1, 0, 32), NORM_BATCHES)
+        return modules.state_dict()
