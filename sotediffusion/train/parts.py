@@ -12,11 +12,11 @@ from sotediffusion.models.effnet import EffNetEncoder
 from sotediffusion.models.stage_a import StageA
 from sotediffusion.models.text import TextTower
 from sotediffusion.text.tokenizer import FolderTokenizer
-from sotediffusion.train.captions import Captions, make_tokenizer
+from sotediffusion.train.captions import Captioning, Captions, make_tokenizer
 from sotediffusion.train.data import Folder
 from sotediffusion.train.encode import encode
 from sotediffusion.train.loop import Options
-from sotediffusion.train.recipes import effnet, judge, stage_a, stage_b, stage_c
+from sotediffusion.train.recipes import effnet, judge, stage_a, stage_b, stage_c, text
 from sotediffusion.train.recipes.base import Recipe, read_part
 from sotediffusion.types import UserError
 
@@ -67,20 +67,31 @@ def _stage_a(place: Place, progress: Progress) -> tuple[Recipe, Options]:
     return stage_a.StageARecipe(SIZES[place.size], folder), stage_a.DEFAULTS
 
 
+def _text(place: Place, progress: Progress) -> tuple[Recipe, Options]:
+    tokenizer = trained_tokenizer(place)
+    source = Folder(place.data, {"effnet": _effnet_latents(place, progress)})
+    config = with_tokenizer(SIZES[place.size], tokenizer)
+    captions = Captions(tokenizer, config.text.positions, Captioning(dropout=0))
+    return text.TextRecipe(config, source, captions), text.DEFAULTS
+
+
 def _stage_c(place: Place, progress: Progress) -> tuple[Recipe, Options]:
     tokenizer = trained_tokenizer(place)
     source = Folder(place.data, {"effnet": _effnet_latents(place, progress)})
     config = with_tokenizer(SIZES[place.size], tokenizer)
-    return stage_c.StageCRecipe(config, source, Captions(tokenizer, config.text.positions)), stage_c.DEFAULTS
+    tower = TextTower(config.text)
+    read_part(place.out / "text", "text", tower)
+    captions = Captions(tokenizer, config.text.positions)
+    return stage_c.StageCRecipe(config, source, captions, tower), stage_c.DEFAULTS
 
 
 def _stage_b(place: Place, progress: Progress) -> tuple[Recipe, Options]:
     tokenizer = trained_tokenizer(place)
     config = with_tokenizer(SIZES[place.size], tokenizer)
-    text = TextTower(config.text)
-    read_part(place.out / "stage-c", "text", text)
+    tower = TextTower(config.text)
+    read_part(place.out / "stage-c", "text", tower)
     source = Folder(place.data, {"effnet": _effnet_latents(place, progress), "stage_a": _stage_a_latents(place, progress)})
-    recipe = stage_b.StageBRecipe(config, source, Captions(tokenizer, config.text.positions), text.to(place.device))
+    recipe = stage_b.StageBRecipe(config, source, Captions(tokenizer, config.text.positions), tower.to(place.device))
     return recipe, stage_b.DEFAULTS
 
 
@@ -111,6 +122,6 @@ def _ready(network: nn.Module, place: Place) -> nn.Module:
 
 
 BUILDERS = {
-    "effnet": _effnet, "stage-a": _stage_a, "stage-c": _stage_c, "stage-b": _stage_b,
+    "effnet": _effnet, "stage-a": _stage_a, "text": _text, "stage-c": _stage_c, "stage-b": _stage_b,
     "judge": _judge, "probe": _probe,  # no parts of a cascade: they measure it
 }

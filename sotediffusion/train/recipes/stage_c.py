@@ -1,8 +1,8 @@
-"""Stage C and its text tower, from scratch and together: from a caption to EffNet's latents of the picture."""
+"""Stage C from scratch and its text tower with it: from a caption to EffNet's latents of the picture."""
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from sotediffusion.models.cascade import CascadeConfig
 from sotediffusion.models.stage_c import StageC
@@ -16,27 +16,15 @@ from sotediffusion.train.recipes.base import Recipe, no_dropout
 DEFAULTS = Options(images=4_000_000, batch=32, lr=8e-4, decay=0.01, ema=60_000, bf16=True)
 
 
-def init_text(tower: TextTower) -> None:
-    """CLIP's start (Radford et al. 2021): small embeddings, residual branches scaled down by depth."""
-    width, layers = tower.config.width, tower.config.layers
-    for name, module in tower.named_modules():
-        if isinstance(module, nn.Linear):
-            residual = name.endswith(("out_proj", "fc2"))
-            nn.init.normal_(module.weight, std=width**-0.5 * ((2 * layers) ** -0.5 if residual else 1.0))
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    nn.init.normal_(tower.text_model.embeddings.token_embedding.weight, std=0.02)
-    nn.init.normal_(tower.text_model.embeddings.position_embedding.weight, std=0.01)
-
-
 class StageCRecipe(Recipe):
     """Trains `stage_c` and `text` on cached latents; captions are composed as they are read."""
 
-    def __init__(self, config: CascadeConfig, source: Source, captions: Captions, objective: Objective = Objective("x0")):
-        stage_c, text = StageC(config.stage_c), TextTower(config.text)
+    def __init__(self, config: CascadeConfig, source: Source, captions: Captions, text: TextTower,
+                 objective: Objective = Objective("x0")):
+        stage_c = StageC(config.stage_c)
         stage_c.init_weights()
         no_dropout(stage_c)
-        init_text(text)
+        text.train().requires_grad_()
         super().__init__({"stage_c": stage_c, "text": text}, source)
         self.captions, self.diffusion = captions, DiffusionLoss(objective)
 
