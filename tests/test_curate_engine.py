@@ -196,7 +196,11 @@ def test_a_later_refusal_erases_what_was_on_file_and_in_older_versions(tmp_path)
 def test_erasing_that_was_cut_off_is_made_good(tmp_path, monkeypatch):
     write(tmp_path, texts(6))
     (tmp_path / "src" / "secret name.png").write_text("looks wrong to a tagger")
-    monkeypatch.setattr("sotediffusion.curate.runner.erase_rows", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+
+    def cut_off(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sotediffusion.curate.runner.erase_rows", cut_off)
     with pytest.raises(KeyboardInterrupt):
         curate(tmp_path)
     assert b"secret name" in everything_in(tmp_path / "cat")
