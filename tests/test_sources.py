@@ -8,7 +8,7 @@ import tarfile
 import pytest
 
 from sotediffusion.curate.shelves import file_system
-from sotediffusion.curate.sources import MEMBER, open_source, sidecar_names
+from sotediffusion.curate.sources import MEMBER, open_source, sidecar_names, whole
 from sotediffusion.types import UserError
 
 
@@ -174,3 +174,9 @@ def test_a_folder_that_vanishes_is_an_error_and_no_thousand_quarantines(tmp_path
     (tmp_path / "pile").rmdir()
     with pytest.raises(ConnectionError):
         source.read_all(["a.png"])
+
+
+def test_a_local_place_is_written_down_from_the_root_and_a_url_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert whole("pile") == whole(f"file://{tmp_path}/pile") == str(tmp_path / "pile")
+    assert whole("s3://bucket/pile") == "s3://bucket/pile"

@@ -199,7 +199,7 @@ class Order:
 
 def run(order: Order, report: Callable[[Progress], None]) -> tuple[Version | None, Runner]:
     """Do what is left to do and name the outcome; the version is None where nothing has changed."""
-    from sotediffusion.curate.sources import masked, open_source
+    from sotediffusion.curate.sources import masked, open_source, whole
 
     source, store = open_source(order.source), Store(order.out)
     if order.name:
@@ -208,7 +208,7 @@ def run(order: Order, report: Callable[[Progress], None]) -> tuple[Version | Non
         secret = _about(store)
         places = Places(source, store, order.models, order.secrets or {})
         steps = chain(order.settings, places, order.skip)
-        told = {"source": masked(order.source), "skip": list(order.skip), **plain(dict(order.settings))}
+        told = {"source": masked(whole(order.source)), "skip": list(order.skip), **plain(dict(order.settings))}
         store.write(SETTINGS, to_toml(told).encode())
         with _executor(order, store, source) as executor:
             runner = Runner(store, steps, executor, report)

@@ -125,6 +125,13 @@ class PictureSource:
         return self.shelf.read(tar, place.start, place.size)
 
 
+def whole(place: str) -> str:
+    """A place as it may be written down: a local one from the root, a URL as it is."""
+    if "://" in place and not place.startswith("file://"):
+        return place
+    return os.path.abspath(os.path.expanduser(place.removeprefix("file://")))
+
+
 def open_source(place: str) -> PictureSource:
     """The pictures of a local folder, a .tar file, or a URL that fsspec knows (s3://bucket/folder).
 
@@ -132,7 +139,7 @@ def open_source(place: str) -> PictureSource:
     """
     if "://" in place and not place.startswith("file://"):
         return _open_store(place)
-    path = os.path.abspath(os.path.expanduser(place.removeprefix("file://")))
+    path = whole(place)
     if os.path.isdir(path):
         return PictureSource(Folder(path))
     if path.endswith(".tar") and os.path.isfile(path):
