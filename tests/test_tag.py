@@ -9,6 +9,7 @@ import pytest
 from tiny_models import colour_tagger, constant_tagger, write_tags
 
 from sotediffusion.curate.runtime import check_provider, choose_provider, open_session
+from sotediffusion.curate.store import Store
 from sotediffusion.curate.tag import Tagger, TagSettings, TagStep, above_floor
 from sotediffusion.curate.taglist import keep_taglist, read_taglist
 from sotediffusion.types import UserError
@@ -95,10 +96,11 @@ def test_identity_follows_what_results_depend_on_and_nothing_else(models):
 
 def test_a_catalogue_keeps_the_list_under_its_hash(models, tmp_path):
     step = step_of(models)
-    kept = keep_taglist(step.taglist, tmp_path / "catalogue")
+    store = Store(tmp_path / "catalogue")
+    kept = tmp_path / "catalogue" / keep_taglist(step.taglist, store)
     assert kept == tmp_path / "catalogue" / "taglists" / f"{step.identity()['tags']}.csv"
     assert read_taglist(kept).names == read_taglist(step.taglist).names
-    assert keep_taglist(step.taglist, tmp_path / "catalogue") == kept
+    assert tmp_path / "catalogue" / keep_taglist(step.taglist, store) == kept
 
 
 def test_a_missing_tagger_says_how_to_get_it(tmp_path):

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from sotediffusion.cli.curate_models import models_folder, stand_ins
 from sotediffusion.cli.main import one_line
 from sotediffusion.names import listing, nearest, unknown
 from sotediffusion.types import UserError
@@ -63,9 +64,7 @@ def group() -> None:
 
 def _default_models(preset: str) -> Path:
     if preset == "miniature":
-        return Path(str(files("sotediffusion"))) / "miniature" / "stand_ins"
-    from sotediffusion.cli.curate_models import models_folder
-
+        return stand_ins()
     return models_folder()
 
 

@@ -1,6 +1,7 @@
 """`sote curate models`: the published models that curation wants, fetched and converted."""
 
 import os
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,11 @@ def models_folder() -> Path:
     if "SOTE_MODELS" in os.environ:
         return Path(os.environ["SOTE_MODELS"])
     return cache_folder() / "models"
+
+
+def stand_ins() -> Path:
+    """Where the small models of the drawn world lie in the package."""
+    return Path(str(files("sotediffusion"))) / "miniature" / "stand_ins"
 
 
 def cache_folder() -> Path:

@@ -57,16 +57,13 @@ def _opener(source: str) -> Any:
 
 def voucher_of(rows: Any, settings: Any, models: Path | None) -> Any:
     """Whoever may look at pictures that were left out before tagging; nobody where the tagger is not there."""
-    from importlib.resources import files
-
-    from sotediffusion.cli.curate_models import models_folder
+    from sotediffusion.cli.curate_models import models_folder, stand_ins
     from sotediffusion.curate.tag import TagStep
     from sotediffusion.curate.vouching import Voucher
 
     if not rows.has("tag_ids"):
         return None
-    shipped = Path(str(files("sotediffusion"))) / "miniature" / "stand_ins"
-    for folder in [models] if models else [models_folder(), shipped]:
+    for folder in [models] if models else [models_folder(), stand_ins()]:
         try:
             return Voucher(rows, TagStep(settings, folder))
         except UserError:

@@ -6,12 +6,12 @@ transformers a bound on the whole length would count the 576 tokens of the pictu
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sotediffusion.curate.answers import Answer, Asked, TextSettings, opened
+from sotediffusion.curate.models import file_hash
 from sotediffusion.names import unknown
 from sotediffusion.types import UserError
 
@@ -106,13 +106,5 @@ def model_digest(folder: Path) -> str:
     files = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".json", ".model"))
     whole = hashlib.sha256()
     for path in files:
-        status = path.stat()
-        whole.update(f"{path.name} {_file_digest(path, status.st_size, status.st_mtime_ns)}\n".encode())
+        whole.update(f"{path.name} {file_hash(path)}\n".encode())
     return whole.hexdigest()
-
-
-@lru_cache(maxsize=256)
-def _file_digest(path: Path, size: int, modified: int) -> str:
-    """Of a file's bytes; size and time of change are there for the cache."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

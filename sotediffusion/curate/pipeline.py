@@ -84,11 +84,11 @@ def _tag(table: Any, places: Places, before: list[Step]) -> list[Step]:
     """The tagger, and right after it the policy on what it saw; the tagger's list is kept in the catalogue."""
     from sotediffusion.curate.policy import TagPolicyStep
     from sotediffusion.curate.tag import TagStep
-    from sotediffusion.curate.taglist import read_taglist
+    from sotediffusion.curate.taglist import keep_taglist, read_taglist
 
     step = TagStep(table, places.models)
     tags = read_taglist(step.taglist)
-    places.store.write(f"taglists/{tags.sha256}.csv", step.taglist.read_bytes())
+    keep_taglist(step.taglist, places.store)
     return [step, TagPolicyStep(tags)]
 
 

@@ -5,8 +5,6 @@ inline pictures and one style sheet, by its hash. Of pictures that the policy dr
 pictures that no tagger has looked at there is no thumbnail in a catalogue that has tags, unless one looks now (`vouching`).
 """
 
-import base64
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from sotediffusion.curate.rules import RulesSettings
 from sotediffusion.curate.samples import Sheet, Shown
 from sotediffusion.curate.score import column_of
 from sotediffusion.curate.stats import CardTable, Catalogue, Line
-from sotediffusion.curate.thumbnails import Thumbnails
+from sotediffusion.curate.thumbnails import Thumbnails, csp_hash
 
 HERE = Path(__file__).parent
 MOST_TAGS = 40  # of each group
@@ -97,11 +95,10 @@ def card_tables(catalogue: Catalogue, compose: ComposeSettings, rules: RulesSett
 def render(facts: Facts) -> str:
     """The page."""
     style = (HERE / "report.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     loader = FileSystemLoader(HERE)
     page = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page.globals |= {"meter": plots.meter, "share": plots.share, "short": plots.short}
-    text: str = page.get_template("report.html").render(facts=facts, style=Markup(style), digest=digest)
+    text: str = page.get_template("report.html").render(facts=facts, style=Markup(style), digest=csp_hash(style))
     return text
 
 

@@ -4,15 +4,13 @@ One file, nothing loaded from elsewhere, no script but its own (by its hash in t
 names is escaped. The choices leave the page as verdicts.json.
 """
 
-import base64
-import hashlib
 from collections.abc import Iterable
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from sotediffusion.curate.thumbnails import Thumbnails
+from sotediffusion.curate.thumbnails import Thumbnails, csp_hash
 from sotediffusion.curate.verdicts import FORMAT, Verdicts, pair
 from sotediffusion.pictures.files import write_whole
 
@@ -63,7 +61,7 @@ def write_page(out: Path, groups: list[Group], thumbnails: Thumbnails) -> int:
 def page(groups: list[Group], thumbnails: Thumbnails, of: int) -> str:
     """The page as HTML."""
     style, script = (_asset(name) for name in ("review.css", "review.js"))
-    policy = (f"default-src 'none'; img-src data:; style-src 'sha256-{_digest(style)}'; script-src 'sha256-{_digest(script)}'; "
+    policy = (f"default-src 'none'; img-src data:; style-src 'sha256-{csp_hash(style)}'; script-src 'sha256-{csp_hash(script)}'; "
               "base-uri 'none'; form-action 'none'")  # fmt: skip
     more = f" of {of}, the most doubtful first" if of > len(groups) else ""
     sections = "\n".join(_section(number, group, thumbnails) for number, group in enumerate(groups, 1))
@@ -135,7 +133,3 @@ def _thumbnail(item: dict[str, Any], thumbnails: Thumbnails) -> str:
 
 def _asset(name: str) -> str:
     return (files("sotediffusion.curate") / "page" / name).read_text(encoding="utf-8")
-
-
-def _digest(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -176,12 +176,6 @@ def histogram(catalogue: Catalogue, expression: str, low: float, high: float, bi
     return [found.get(place, 0) for place in range(bins)]
 
 
-def quantiles(catalogue: Catalogue, column: str, shares: Sequence[float]) -> list[float | None]:
-    """The values below which these shares of kept pictures lie, nearly."""
-    values = catalogue.ask(f'SELECT approx_quantile("{column}", {list(shares)}) FROM pictures')[0][0]
-    return list(values) if values else [None] * len(shares)
-
-
 def _lines(found: dict[str | None, int], names: Iterable[str], nothing: str, details: Sequence[str] = ()) -> tuple[Line, ...]:
     """A line for each name in order, one for other values if there are any, and one for none."""
     names = list(names)

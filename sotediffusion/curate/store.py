@@ -2,7 +2,6 @@
 
 import errno
 import os
-import secrets
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.ipc as ipc
 
+from sotediffusion.pictures.files import beside
 from sotediffusion.types import UserError
 
 SCHEME = "://"
@@ -125,19 +125,11 @@ def refused(path: str, error: OSError) -> UserError:
 
 
 def _write_synced(path: str, content: bytes | pa.Buffer) -> None:
-    folder = os.path.dirname(path)
-    os.makedirs(folder, exist_ok=True)
-    part = os.path.join(folder, f".{secrets.token_hex(8)}.part")
-    try:
-        with open(part, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        _sync_folder(folder)
-    finally:
-        with suppress(OSError):
-            os.unlink(part)
+    with beside(Path(path)) as part, open(part, "xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    _sync_folder(os.path.dirname(path))
 
 
 def _sync_folder(folder: str) -> None:

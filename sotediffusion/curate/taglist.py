@@ -6,7 +6,7 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from sotediffusion.pictures.files import write_whole
+from sotediffusion.curate.store import Store
 from sotediffusion.types import UserError
 
 FILE = "selected_tags.csv"
@@ -52,12 +52,12 @@ def read_taglist(path: str | Path) -> TagList:
     return TagList(tuple(row[1] for row in rows), tuple(row[2] for row in rows), counts, hashlib.sha256(content).hexdigest())
 
 
-def keep_taglist(path: str | Path, catalogue: str | Path) -> Path:
-    """Copy a tagger's list into CATALOGUE/taglists under its hash, unless it is there; returns where it lies."""
-    content = Path(path).read_bytes()
-    kept = Path(catalogue) / "taglists" / f"{hashlib.sha256(content).hexdigest()}.csv"
-    if not kept.exists():
-        write_whole(kept, content)
+def keep_taglist(path: Path, store: Store) -> str:
+    """Copy a tagger's list into a catalogue's taglists under its hash, unless it is there; returns its name."""
+    content = path.read_bytes()
+    kept = f"taglists/{hashlib.sha256(content).hexdigest()}.csv"
+    if not store.exists(kept):
+        store.write(kept, content)
     return kept
 
 

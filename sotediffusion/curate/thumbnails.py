@@ -1,6 +1,7 @@
-"""Small pictures inside the page."""
+"""What the HTML pages have in common: small pictures inside, and the hashes by which a page allows its own style and script."""
 
 import base64
+import hashlib
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any
@@ -12,6 +13,11 @@ SIDE = 220  # px, a thumbnail's longer side
 
 See = Callable[[str], "np.ndarray[Any, Any]"]  # path in the catalogue -> RGB uint8 (H, W, 3)
 Vouch = Callable[[str, "np.ndarray[Any, Any]"], bool]  # of a picture that was not tagged: path, pixels -> may it be shown
+
+
+def csp_hash(text: str) -> str:
+    """The SHA-256 of an inline style or script as a content security policy writes it."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 class Thumbnails:

@@ -25,9 +25,16 @@ class GlobalResponseNorm(nn.Module):
         if torch.is_grad_enabled():
             result: Tensor = _Respond.apply(x, self.gamma, self.beta)
             return result
-        norm = spatial_norm(x)
-        share = norm / (norm.mean(dim=-1, keepdim=True) + EPS)
-        return torch.addcmul(self.beta, x, torch.addcmul(torch.ones_like(share), self.gamma, share))
+        return respond(x, self.gamma, self.beta)[0]
+
+
+def respond(x: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x (1 + gamma n / mean(n)) + beta in the type of x, the norms n of its channels, and their mean."""
+    norm = spatial_norm(x).to(gamma.dtype)
+    mean = norm.mean(dim=-1, keepdim=True) + EPS
+    share = norm / mean
+    gain = torch.addcmul(torch.ones_like(share), gamma, share)
+    return torch.addcmul(beta.to(x.dtype), x, gain.to(x.dtype)), norm, mean
 
 
 def spatial_norm(x: Tensor) -> Tensor:
@@ -42,14 +49,13 @@ def _over_cells(x: Tensor) -> Tensor:
 
 
 class _Respond(torch.autograd.Function):
-    """y = x (1 + gamma s) + beta, where s = n / mean(n) and n is the norm of a channel; under autocast y has the type of x."""
+    """`respond` with its gradients; s = n / mean(n)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-        norm = spatial_norm(x).to(gamma.dtype)
-        mean = norm.mean(dim=-1, keepdim=True) + EPS
+        y, norm, mean = respond(x, gamma, beta)
         ctx.save_for_backward(x, gamma, norm, mean)
-        return torch.addcmul(beta.to(x.dtype), x, (1 + gamma * (norm / mean)).to(x.dtype))
+        return y
 
     @staticmethod
     @once_differentiable

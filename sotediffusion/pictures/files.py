@@ -3,8 +3,8 @@
 import os
 import re
 import secrets
-from collections.abc import Mapping, Set
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from string import Formatter
@@ -46,19 +46,31 @@ def encode_picture(picture: Picture, format: str = "png") -> bytes:
 
 def write_whole(path: Path, content: bytes, field: str = "out") -> None:
     """Write a file under another name beside `path`, then rename it; nothing half-written is left behind."""
-    part = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "xb") as file:
+        with beside(path) as part, open(part, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
     except OSError as error:
-        raise UserError(field, f"{path} cannot be written ({error.strerror}); free space or choose another place") from None
+        raise refused(path, error, field) from None
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A name to write a file to, beside `path`: renamed to it when all went well, removed when not. OSError as it comes."""
+    part = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        os.replace(part, path)
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+def refused(path: Path, error: OSError, field: str = "out") -> UserError:
+    """What to tell of a disk that does not take a file."""
+    return UserError(field, f"{path} cannot be written ({error.strerror}); free space or choose another place")
 
 
 def read_settings(path: str | Path, field: str = "file") -> dict[str, Any]:

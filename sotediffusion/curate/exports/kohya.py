@@ -4,10 +4,8 @@ import fcntl
 import json
 import os
 import re
-import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from sotediffusion.curate.exports.entries import SUFFIXES, Done, Entry, ExportSe
 from sotediffusion.curate.exports.places import claim
 from sotediffusion.curate.shelves import Folder, raw_name
 from sotediffusion.curate.sources import MEMBER, PictureSource
-from sotediffusion.pictures.files import write_whole
+from sotediffusion.pictures.files import beside, write_whole
 from sotediffusion.types import UserError
 
 IMAGES = "img"
@@ -79,18 +77,12 @@ def _place_file(path: Path, data: bytes, original: str | None) -> None:
 
 def clone(original: str, path: Path) -> bool:
     """Make `path` share its blocks with another file, whole or not at all; False where the file system cannot."""
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(original, "rb") as source, open(part, "xb") as copy:
+        with beside(path) as part, open(original, "rb") as source, open(part, "xb") as copy:
             fcntl.ioctl(copy.fileno(), _FICLONE, source.fileno())
-        os.replace(part, path)
         return True
     except OSError:
         return False
-    finally:
-        with suppress(OSError):
-            part.unlink()
 
 
 def _write_caption(path: Path, text: str) -> None:

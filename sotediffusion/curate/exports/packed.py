@@ -4,10 +4,8 @@ import hashlib
 import io
 import json
 import os
-import secrets
 import tarfile
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ import pyarrow.parquet as pq
 from sotediffusion.curate.exports.entries import Done, Entry, ExportSettings, contents, groups_of
 from sotediffusion.curate.exports.places import claim
 from sotediffusion.curate.sources import PictureSource
-from sotediffusion.types import UserError
+from sotediffusion.pictures.files import beside, refused
 
 Writer = Callable[[Path, Iterable[tuple[Entry, str, bytes, bool]]], None]
 _AT_ONCE = 16
@@ -58,7 +56,11 @@ def _pack(some: Iterable[Entry], source: PictureSource, out: Path, settings: Exp
             done.pictures += len(group)
         else:
             before = done.left_out.total()
-            _whole(out / name, lambda path: write(path, _counted(group, source, settings, done)))  # noqa: B023 called at once
+            try:
+                with beside(out / name) as part:
+                    write(part, _counted(group, source, settings, done))
+            except OSError as error:
+                raise refused(out / name, error) from None
             if done.left_out.total() == before:  # what could not be read may be there next time
                 place.put(name, fingerprint)
             else:
@@ -81,19 +83,6 @@ def _counted(
 def _fingerprint(group: list[Entry], settings: ExportSettings) -> str:
     said = [[entry.record(), entry.line] for entry in group]
     return hashlib.sha256(json.dumps([said, settings.keep], sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _whole(path: Path, write: Callable[[Path], None]) -> None:
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(part)
-        os.replace(part, path)
-    except OSError as error:
-        raise UserError("out", f"{path} cannot be written ({error.strerror}); free space or choose another place") from None
-    finally:
-        with suppress(OSError):
-            part.unlink()
 
 
 def write_tar(path: Path, files: Iterable[tuple[Entry, str, bytes, bool]]) -> None:

@@ -16,7 +16,7 @@ from sotediffusion.models.effnet import Block, EffNetEncoder
 from sotediffusion.models.previewer import Previewer
 from sotediffusion.train.data import Batch, Folder, pixels
 from sotediffusion.train.loop import Options
-from sotediffusion.train.recipes.base import Recipe, latent_layers, refresh_norms
+from sotediffusion.train.recipes.base import LatentHead, Recipe, refresh_norms
 
 DEFAULTS = Options(images=400_000, batch=16, lr=6e-4, decay=0.02, ema=10_000, bf16=True)
 LATENT_NOISE = 0.1  # of a latent's standard deviation, which is one
@@ -24,19 +24,6 @@ PICTURE_WEIGHT, TAG_WEIGHT = 5.0, 0.05  # of the mean L1 of a preview and its co
 CENSUS = 5000  # samples whose tags make the head's vocabulary
 RAREST = 15  # times a tag must be among them
 NORM_BATCHES = 12
-
-
-class TagHead(nn.Module):
-    """Latents (B, 16, h, w) -> one logit a tag (B, tags)."""
-
-    def __init__(self, c_latent: int, tags: int, width: int = 192):
-        super().__init__()
-        self.layers = latent_layers(c_latent, width)
-        self.read = nn.Linear(2 * width, tags)
-
-    def forward(self, latents: Tensor) -> Tensor:
-        x = self.layers(latents)
-        return self.read(torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1))
 
 
 def vocabulary(folder: Folder) -> list[str]:
@@ -81,7 +68,7 @@ class EffNetRecipe(Recipe):
         modules = {
             "effnet": effnet,
             "previewer": previewer,
-            "head": TagHead(config.effnet.c_latent, len(self.index)),
+            "head": LatentHead(config.effnet.c_latent, len(self.index)),
         }
         super().__init__({name: module.to(memory_format=torch.channels_last) for name, module in modules.items()}, folder)
 

@@ -15,7 +15,7 @@ from sotediffusion.models.text import TextTower
 from sotediffusion.train.captions import Captions
 from sotediffusion.train.data import Batch
 from sotediffusion.train.loop import Options, Source
-from sotediffusion.train.recipes.base import Recipe, latent_layers
+from sotediffusion.train.recipes.base import LatentHead, Recipe
 
 DEFAULTS = Options(images=300_000, batch=128, lr=1e-3, decay=0.02, ema=10_000, bf16=True)
 COLDEST = math.log(100)  # the largest scale of similarities, as published
@@ -35,18 +35,12 @@ def init_text(tower: TextTower) -> None:
     nn.init.normal_(tower.text_model.embeddings.position_embedding.weight, std=0.01)
 
 
-class PictureHead(nn.Module):
-    """Latents (B, c, h, w) -> one vector (B, width) a picture."""
+class PictureHead(LatentHead):
+    """The other side of the comparison, and how much similarities count."""
 
-    def __init__(self, c_latent: int, width: int, hidden: int = 192):
-        super().__init__()
-        self.layers = latent_layers(c_latent, hidden)
-        self.read = nn.Linear(2 * hidden, width)
-        self.scale = nn.Parameter(torch.tensor(WARM))  # of similarities, as a logarithm
-
-    def forward(self, latents: Tensor) -> Tensor:
-        x = self.layers(latents)
-        return self.read(torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1))
+    def __init__(self, c_latent: int, width: int):
+        super().__init__(c_latent, width)
+        self.scale = nn.Parameter(torch.tensor(WARM))  # as a logarithm
 
 
 class TextRecipe(Recipe):
