@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from sotediffusion.curate import stats
-from sotediffusion.curate.compose import Compose, ComposeSettings
-from sotediffusion.curate.cuts import READS, AestheticTable, Cut, CutSettings, QualityTable
-from sotediffusion.curate.lists import nest
-from sotediffusion.curate.rules import RulesSettings
-from sotediffusion.curate.taglist import TagList
+from sotediffusion.curate.compose.cuts import READS, AestheticTable, Cut, CutSettings, QualityTable
+from sotediffusion.curate.compose.lists import nest
+from sotediffusion.curate.compose.rules import RulesSettings
+from sotediffusion.curate.compose.step import Compose, ComposeSettings
+from sotediffusion.curate.report import stats
+from sotediffusion.curate.tag.taglist import TagList
 from sotediffusion.safety.rating import RATINGS
 
 SHARD = 65_536  # rows of a file

@@ -19,9 +19,9 @@ import pyarrow as pa
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from sotediffusion.curate.groups import Nodes, stars  # noqa: E402
-from sotediffusion.curate.neighbours import near_pairs  # noqa: E402
-from sotediffusion.curate.verdicts import Verdicts  # noqa: E402
+from sotediffusion.curate.dedupe.groups import Nodes, stars  # noqa: E402
+from sotediffusion.curate.dedupe.neighbours import near_pairs  # noqa: E402
+from sotediffusion.curate.dedupe.verdicts import Verdicts  # noqa: E402
 
 Array = np.ndarray[Any, Any]
 COPIES = 0.08  # of all hashes are another's, with FLIPS bits flipped

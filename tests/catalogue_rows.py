@@ -3,8 +3,8 @@
 import numpy as np
 import pyarrow as pa
 
-from sotediffusion.curate.compose import CAPTION
-from sotediffusion.curate.cuts import TAGS
+from sotediffusion.curate.compose.cuts import TAGS
+from sotediffusion.curate.compose.step import CAPTION
 
 SCHEMA = pa.schema(
     [

@@ -8,12 +8,12 @@ from pathlib import Path
 from curate_steps import Folder, LatePolicy, Length, Policy, Read, Say, See, Twins
 
 from sotediffusion.curate import catalogue
-from sotediffusion.curate.columns import Finished
-from sotediffusion.curate.local import Local
-from sotediffusion.curate.lock import only_writer
-from sotediffusion.curate.processes import Means
-from sotediffusion.curate.runner import Runner
-from sotediffusion.curate.store import Store
+from sotediffusion.curate.engine.columns import Finished
+from sotediffusion.curate.engine.local import Local
+from sotediffusion.curate.engine.lock import only_writer
+from sotediffusion.curate.engine.processes import Means
+from sotediffusion.curate.engine.runner import Runner
+from sotediffusion.curate.engine.store import Store
 
 SECRET = b"k" * 32
 

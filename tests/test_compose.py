@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sotediffusion.config import build, plain
-from sotediffusion.curate.compose import Compose, ComposeSettings, Repeat, check, spoken
-from sotediffusion.curate.rules import RulesSettings
-from sotediffusion.curate.tagrules import GROUPS, TagSettings
+from sotediffusion.curate.compose.rules import RulesSettings
+from sotediffusion.curate.compose.step import Compose, ComposeSettings, Repeat, check, spoken
+from sotediffusion.curate.compose.tagrules import GROUPS, TagSettings
 from sotediffusion.types import UserError
 
 FULL = {

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sotediffusion.curate.cuts import READS, AestheticTable, Cut, CutSettings, QualityTable, check_table, cut, tags_of
-from sotediffusion.curate.lists import firsts
-from sotediffusion.curate.taglist import TagList
-from sotediffusion.curate.vocabulary import word
+from sotediffusion.curate.compose.cuts import READS, AestheticTable, Cut, CutSettings, QualityTable, check_table, cut, tags_of
+from sotediffusion.curate.compose.lists import firsts
+from sotediffusion.curate.compose.vocabulary import word
+from sotediffusion.curate.tag.taglist import TagList
 from sotediffusion.types import UserError
 
 NAMES = [

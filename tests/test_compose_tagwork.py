@@ -5,11 +5,11 @@ import csv
 import pytest
 from catalogue_rows import ARTIST, table
 
-from sotediffusion.curate.compose import ComposeSettings
-from sotediffusion.curate.stats import Catalogue
-from sotediffusion.curate.store import Store
-from sotediffusion.curate.tagrules import TagSettings
-from sotediffusion.curate.tagwork import autocomplete, counted, read_rules, rename, search, with_rules
+from sotediffusion.curate.compose.step import ComposeSettings
+from sotediffusion.curate.compose.tagrules import TagSettings
+from sotediffusion.curate.compose.tagwork import autocomplete, counted, read_rules, rename, search, with_rules
+from sotediffusion.curate.engine.store import Store
+from sotediffusion.curate.report.stats import Catalogue
 from sotediffusion.types import UserError
 
 

@@ -9,10 +9,10 @@ import pytest
 from curate_run import by_path, calls, curate, steps_of, write
 from curate_steps import Folder
 
-from sotediffusion.curate import cluster
-from sotediffusion.curate.cluster import Cluster
-from sotediffusion.curate.processes import Means
-from sotediffusion.curate.store import Store
+from sotediffusion.curate.engine import cluster
+from sotediffusion.curate.engine.cluster import Cluster
+from sotediffusion.curate.engine.processes import Means
+from sotediffusion.curate.engine.store import Store
 from sotediffusion.types import UserError
 
 # Ray reads these when it is imported, and keeps the token for as long as the process lives.

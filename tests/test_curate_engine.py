@@ -14,10 +14,11 @@ import pytest
 from curate_run import by_path, calls, curate, steps_of, write
 from curate_steps import Folder, Length, Read, See
 
-from sotediffusion.curate import catalogue, local, work
-from sotediffusion.curate.lock import only_writer
-from sotediffusion.curate.runner import stages_of
-from sotediffusion.curate.store import Store
+from sotediffusion.curate import catalogue
+from sotediffusion.curate.engine import local, work
+from sotediffusion.curate.engine.lock import only_writer
+from sotediffusion.curate.engine.runner import stages_of
+from sotediffusion.curate.engine.store import Store
 from sotediffusion.types import UserError
 
 
@@ -200,7 +201,7 @@ def test_erasing_that_was_cut_off_is_made_good(tmp_path, monkeypatch):
     def cut_off(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sotediffusion.curate.runner.erase_rows", cut_off)
+    monkeypatch.setattr("sotediffusion.curate.engine.runner.erase_rows", cut_off)
     with pytest.raises(KeyboardInterrupt):
         curate(tmp_path)
     assert b"secret name" in everything_in(tmp_path / "cat")
@@ -265,8 +266,8 @@ def test_a_full_disk_stops_the_run_in_one_sentence_and_loses_nothing(tmp_path):
 def test_a_second_writer_is_refused_and_a_killed_one_leaves_no_lock(tmp_path):
     store = Store(tmp_path / "cat")
     with only_writer(store):
-        code = f"from sotediffusion.curate.lock import only_writer\nfrom sotediffusion.curate.store import Store\n" \
-               f"with only_writer(Store({store.root!r})): pass"  # fmt: skip
+        code = "from sotediffusion.curate.engine.lock import only_writer\nfrom sotediffusion.curate.engine.store import Store\n"
+        code += f"with only_writer(Store({store.root!r})): pass"
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert f"process {os.getpid()} on" in run.stderr.splitlines()[-1]
     with only_writer(store):

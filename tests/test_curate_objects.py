@@ -8,8 +8,8 @@ import pytest
 from curate_run import calls, curate, steps_of, write
 
 from sotediffusion.curate import catalogue
-from sotediffusion.curate.lock import only_writer
-from sotediffusion.curate.store import Store
+from sotediffusion.curate.engine.lock import only_writer
+from sotediffusion.curate.engine.store import Store
 from sotediffusion.types import UserError
 
 pytest.importorskip("s3fs", reason="s3fs is not installed")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sotediffusion.curate.policy import SEEN, PolicyStep, TagPolicyStep, refuses, rule_digest
-from sotediffusion.curate.taglist import TagList
+from sotediffusion.curate.tag.taglist import TagList
 from sotediffusion.safety import terms
 from sotediffusion.safety.policy import check_tags
 

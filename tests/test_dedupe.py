@@ -8,12 +8,12 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from sotediffusion.cli.main import main
-from sotediffusion.curate.dedupe import READS, WRITES, DedupeSettings, DedupeStep
-from sotediffusion.curate.phash import BLANK
-from sotediffusion.curate.reference import read_reference, scanned
-from sotediffusion.curate.sources import open_source
-from sotediffusion.curate.structure import compare, square
-from sotediffusion.curate.verdicts import Verdicts, pair, read, to_json
+from sotediffusion.curate.dedupe.phash import BLANK
+from sotediffusion.curate.dedupe.reference import read_reference, scanned
+from sotediffusion.curate.dedupe.step import READS, WRITES, DedupeSettings, DedupeStep
+from sotediffusion.curate.dedupe.structure import compare, square
+from sotediffusion.curate.dedupe.verdicts import Verdicts, pair, read, to_json
+from sotediffusion.curate.scan.sources import open_source
 from sotediffusion.types import UserError
 
 

@@ -7,7 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sotediffusion.curate.czkawka import ALGORITHMS, FILTERS, PRESETS, SIZES, czkawka_hash, says_nothing, similar, tolerance
+from sotediffusion.curate.dedupe.czkawka import (
+    ALGORITHMS,
+    FILTERS,
+    PRESETS,
+    SIZES,
+    czkawka_hash,
+    says_nothing,
+    similar,
+    tolerance,
+)
 from sotediffusion.types import UserError
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "czkawka.json").read_text())

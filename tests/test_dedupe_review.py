@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from sotediffusion.curate.review import MOST, groups_of, page, shown, undecided, write_page
-from sotediffusion.curate.thumbnails import Thumbnails
-from sotediffusion.curate.verdicts import FORMAT, Verdicts, pair
+from sotediffusion.curate.dedupe.review import MOST, groups_of, page, shown, undecided, write_page
+from sotediffusion.curate.dedupe.verdicts import FORMAT, Verdicts, pair
+from sotediffusion.curate.report.thumbnails import Thumbnails
 
 
 def see(path):

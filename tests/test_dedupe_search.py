@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sotediffusion.curate.crops import STEPS, crop_pairs
-from sotediffusion.curate.groups import Nodes, stars
-from sotediffusion.curate.neighbours import distinct, near_pairs, pair_blocks, plan
-from sotediffusion.curate.phash import BLANK, distance, phash, phashes
-from sotediffusion.curate.verdicts import Verdicts
+from sotediffusion.curate.dedupe.crops import STEPS, crop_pairs
+from sotediffusion.curate.dedupe.groups import Nodes, stars
+from sotediffusion.curate.dedupe.neighbours import distinct, near_pairs, pair_blocks, plan
+from sotediffusion.curate.dedupe.phash import BLANK, distance, phash, phashes
+from sotediffusion.curate.dedupe.verdicts import Verdicts
 
 
 def hashes_of(seed, count, skew=0.5, most_flips=40):

@@ -16,10 +16,10 @@ from PIL import Image
 from sotediffusion.cli.curate_import import command as import_command
 from sotediffusion.curate.exports.entries import Done, ExportSettings
 from sotediffusion.curate.exports.kohya import clone
+from sotediffusion.curate.exports.reading import import_dataset
 from sotediffusion.curate.exports.run import export_rows
-from sotediffusion.curate.imports import import_dataset
-from sotediffusion.curate.scan import ScanSettings, ScanStep
-from sotediffusion.curate.sources import open_source
+from sotediffusion.curate.scan.sources import open_source
+from sotediffusion.curate.scan.step import ScanSettings, ScanStep
 from sotediffusion.pictures.pixels import decode
 from sotediffusion.types import UserError
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sotediffusion.curate.kohya import Flags, Kohya, expanded, replacements, spaced
-from sotediffusion.curate.sidecar_tags import Repaired
-from sotediffusion.curate.taglist import KAOMOJI, TagList, character_and_series, read_taglist
+from sotediffusion.curate.tag.kohya import Flags, Kohya, expanded, replacements, spaced
+from sotediffusion.curate.tag.sidecar_tags import Repaired
+from sotediffusion.curate.tag.taglist import KAOMOJI, TagList, character_and_series, read_taglist
 from sotediffusion.types import UserError
 
 RATINGS = {"general": 0.1, "sensitive": 0.8, "questionable": 0.05, "explicit": 0.02}

@@ -15,10 +15,10 @@ from transformers import (
 )
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
-from sotediffusion.curate.answers import Answer, TextSettings
-from sotediffusion.curate.llava import Llava, model_digest, model_folder, prompt_of
-from sotediffusion.curate.ocr import joined
-from sotediffusion.curate.text import TextStep
+from sotediffusion.curate.text.answers import Answer, TextSettings
+from sotediffusion.curate.text.llava import Llava, model_digest, model_folder, prompt_of
+from sotediffusion.curate.text.ocr import joined
+from sotediffusion.curate.text.step import TextStep
 from sotediffusion.types import UserError
 
 SIDE, PATCH = 28, 14

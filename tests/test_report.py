@@ -10,13 +10,13 @@ import pyarrow as pa
 import pytest
 from catalogue_rows import ARTIST, EVIL, left_out, picture, table
 
-from sotediffusion.curate import plots
-from sotediffusion.curate.compose import ComposeSettings
-from sotediffusion.curate.explain import find, story
-from sotediffusion.curate.report import ReportSettings, gather, render
-from sotediffusion.curate.rules import RulesSettings
-from sotediffusion.curate.stats import Catalogue
-from sotediffusion.curate.thumbnails import Thumbnails
+from sotediffusion.curate.compose.rules import RulesSettings
+from sotediffusion.curate.compose.step import ComposeSettings
+from sotediffusion.curate.report import plots
+from sotediffusion.curate.report.explain import find, story
+from sotediffusion.curate.report.page import ReportSettings, gather, render
+from sotediffusion.curate.report.stats import Catalogue
+from sotediffusion.curate.report.thumbnails import Thumbnails
 from sotediffusion.types import UserError
 
 

@@ -5,7 +5,7 @@ import json
 import pyarrow as pa
 import pytest
 
-from sotediffusion.curate.rules import Era, Rule, Rules, RulesSettings, Source
+from sotediffusion.curate.compose.rules import Era, Rule, Rules, RulesSettings, Source
 from sotediffusion.types import UserError
 
 LISTS = ("side_artist", "side_series", "side_tags", "side_general", "side_meta")

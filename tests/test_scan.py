@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from sotediffusion.curate.phash import distance
+from sotediffusion.curate.dedupe.phash import distance
 from sotediffusion.curate.policy import PolicyStep
-from sotediffusion.curate.scan import SCANNED, ScanSettings, ScanStep, measures
-from sotediffusion.curate.sources import open_source
+from sotediffusion.curate.scan.sources import open_source
+from sotediffusion.curate.scan.step import SCANNED, ScanSettings, ScanStep, measures
 from sotediffusion.types import UserError
 
 

@@ -21,7 +21,7 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from sotediffusion.curate.score import SCORERS, ScoreSettings, ScoreStep, column_of, mlp_scores, score_steps, unit_rows
+from sotediffusion.curate.inference.score import SCORERS, ScoreSettings, ScoreStep, column_of, mlp_scores, score_steps, unit_rows
 from sotediffusion.types import UserError
 
 SHADOW_V2, AES = "aesthetic-shadow-v2", "aes-B32-v0"

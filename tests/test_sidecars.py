@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sotediffusion.curate.posts import iso_date
-from sotediffusion.curate.side import SIDE
-from sotediffusion.curate.sidecars import read_sidecar, read_sidecars, read_table, read_tags
+from sotediffusion.curate.scan.posts import iso_date
+from sotediffusion.curate.scan.side import SIDE
+from sotediffusion.curate.scan.sidecars import read_sidecar, read_sidecars, read_table, read_tags
 from sotediffusion.types import UserError
 
 

@@ -7,8 +7,8 @@ import tarfile
 
 import pytest
 
-from sotediffusion.curate.shelves import file_system
-from sotediffusion.curate.sources import MEMBER, open_source, sidecar_names, whole
+from sotediffusion.curate.engine.shelves import file_system
+from sotediffusion.curate.scan.sources import MEMBER, open_source, sidecar_names, whole
 from sotediffusion.types import UserError
 
 

@@ -11,10 +11,10 @@ import torch
 from click.testing import CliRunner
 
 from sotediffusion.cli.train_standins import standins
-from sotediffusion.curate.score import ClipScorer, ScoreSettings, ViTScorer
-from sotediffusion.curate.tag import Tagger
-from sotediffusion.curate.taglist import character_and_series
-from sotediffusion.curate.views import centre_view, square_view, squashed_view
+from sotediffusion.curate.inference.score import ClipScorer, ScoreSettings, ViTScorer
+from sotediffusion.curate.inference.views import centre_view, square_view, squashed_view
+from sotediffusion.curate.tag.step import Tagger
+from sotediffusion.curate.tag.taglist import character_and_series
 from sotediffusion.miniature.sample import sample_scene
 from sotediffusion.train.data import Folder, pixels
 from sotediffusion.train.draw import Drawing, draw

@@ -5,10 +5,10 @@ import pyarrow.dataset as ds
 import pytest
 from catalogue_rows import ARTIST, left_out, picture, table
 
-from sotediffusion.curate import stats
-from sotediffusion.curate.cuts import AestheticTable, QualityTable
-from sotediffusion.curate.rules import RulesSettings
-from sotediffusion.curate.stats import Catalogue
+from sotediffusion.curate.compose.cuts import AestheticTable, QualityTable
+from sotediffusion.curate.compose.rules import RulesSettings
+from sotediffusion.curate.report import stats
+from sotediffusion.curate.report.stats import Catalogue
 
 
 @pytest.fixture

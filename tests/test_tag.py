@@ -8,10 +8,10 @@ import pyarrow as pa
 import pytest
 from tiny_models import colour_tagger, constant_tagger, write_tags
 
-from sotediffusion.curate.runtime import check_provider, choose_provider, open_session
-from sotediffusion.curate.store import Store
-from sotediffusion.curate.tag import Tagger, TagSettings, TagStep, above_floor
-from sotediffusion.curate.taglist import keep_taglist, read_taglist
+from sotediffusion.curate.engine.store import Store
+from sotediffusion.curate.inference.runtime import check_provider, choose_provider, open_session
+from sotediffusion.curate.tag.step import Tagger, TagSettings, TagStep, above_floor
+from sotediffusion.curate.tag.taglist import keep_taglist, read_taglist
 from sotediffusion.types import UserError
 
 GENERAL = ["1girl", "long_hair", "smile", "^_^"]

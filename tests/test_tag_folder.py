@@ -13,11 +13,11 @@ from PIL import Image
 from tiny_models import colour_tagger, constant_tagger
 
 from sotediffusion.cli.curate_tag import command
-from sotediffusion.curate.kohya import Flags, Kohya
-from sotediffusion.curate.sidecar_tags import Repaired
-from sotediffusion.curate.tag import Tagger
-from sotediffusion.curate.tag_folder import FolderTagger, find_pictures
-from sotediffusion.curate.tag_store import TagStore
+from sotediffusion.curate.tag.folder import FolderTagger, find_pictures
+from sotediffusion.curate.tag.kohya import Flags, Kohya
+from sotediffusion.curate.tag.sidecar_tags import Repaired
+from sotediffusion.curate.tag.step import Tagger
+from sotediffusion.curate.tag.store import TagStore
 from sotediffusion.types import UserError
 
 REPO = "SmilingWolf/wd-swinv2-tagger-v3"
@@ -254,7 +254,7 @@ def test_a_killed_run_leaves_whole_captions_and_is_gone_on_with(folder, after):
     for number in range(20):
         draw(folder / f"more{number}.png", number)
     code = (f"import os, signal, sys; sys.path[:0] = [{str(Path(__file__).parent)!r}]\n"
-            "from sotediffusion.curate import tag_folder\n"
+            "from sotediffusion.curate.tag import folder as tag_folder\n"
             "from sotediffusion.cli.curate_tag import command\n"
             "write, count = tag_folder.write_whole, iter(range(99))\n"
             "def writing(*what):\n"

@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from tiny_models import colour_tagger, mlp_weights
 
 from sotediffusion.cli.curate_models import command
-from sotediffusion.curate import fetch, models
-from sotediffusion.curate.models import PUBLISHED, Source, find_model, is_here
+from sotediffusion.curate.inference import fetch
+from sotediffusion.curate.inference import published as models
+from sotediffusion.curate.inference.published import PUBLISHED, Source, find_model, is_here
 from sotediffusion.types import UserError
 
 WD, AES, CLIP = "SmilingWolf/wd-swinv2-tagger-v3", "hakurei/waifu-diffusion-v1-4", "openai/clip-vit-base-patch32"

@@ -8,7 +8,7 @@ import pytest
 from tiny_models import CLIP, SHADOW
 from transformers import CLIPImageProcessorPil, ViTImageProcessorPil
 
-from sotediffusion.curate.views import batch, centre, centre_view, square, square_view, squashed, squashed_view
+from sotediffusion.curate.inference.views import batch, centre, centre_view, square, square_view, squashed, squashed_view
 
 SIZES = [(300, 200), (200, 300), (97, 1024), (1100, 701), (448, 448), (64, 31), (7, 4), (447, 449)]  # height, width
 

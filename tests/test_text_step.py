@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sotediffusion.config import build, plain
-from sotediffusion.curate.answers import EndpointSettings, ProseSettings, TextSettings
-from sotediffusion.curate.endpoint import KEY_VARIABLE, Secret, answer_of, read_key, retry_after
-from sotediffusion.curate.journal import Journal
-from sotediffusion.curate.text import ProseStep, TextStep, says, sentences_of, words_of
+from sotediffusion.curate.text.answers import EndpointSettings, ProseSettings, TextSettings
+from sotediffusion.curate.text.endpoint import KEY_VARIABLE, Secret, answer_of, read_key, retry_after
+from sotediffusion.curate.text.journal import Journal
+from sotediffusion.curate.text.step import ProseStep, TextStep, says, sentences_of, words_of
 from sotediffusion.types import UserError
 
 KEY = "sk-very-secret-0123456789"

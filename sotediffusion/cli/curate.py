@@ -100,7 +100,7 @@ def run(source: str, out: str, preset: str, assignments: tuple[str, ...], skip: 
     Example: sote curate run pictures --out catalogue --preset card -s filter.min_area=600000 --skip score
     """
     from sotediffusion.curate import pipeline
-    from sotediffusion.curate.endpoint import read_key
+    from sotediffusion.curate.text.endpoint import read_key
 
     settings = read_preset(preset, assignments)
     keys = {step: read_key(settings[step].endpoint.key_file, os.environ) for step in ("text", "prose")}
@@ -169,8 +169,8 @@ def _duration(seconds: float) -> str:
 def status(catalogue: str) -> None:
     """Say what CATALOGUE holds: its versions, and how much of each step is on file."""
     from sotediffusion.curate.catalogue import versions
+    from sotediffusion.curate.engine.store import Store
     from sotediffusion.curate.status import Held, held_work, writer_of
-    from sotediffusion.curate.store import Store
 
     store = Store(catalogue)
     work: list[Held] = held_work(store)
@@ -191,7 +191,7 @@ def versions(catalogue: str) -> None:
     """List the versions of CATALOGUE, oldest first."""
     from sotediffusion.curate.catalogue import find_version
     from sotediffusion.curate.catalogue import versions as known
-    from sotediffusion.curate.store import Store
+    from sotediffusion.curate.engine.store import Store
 
     store = Store(catalogue)
     find_version(store)

@@ -38,8 +38,8 @@ def command(place: str, reference: tuple[str, ...], compat: str | None, as_json:
       sote curate dedupe scrape --reference training-set --json
       sote curate dedupe scrape --compat czkawka --similarity medium
     """
-    from sotediffusion.curate.reference import scanned
-    from sotediffusion.curate.sources import open_source
+    from sotediffusion.curate.dedupe.reference import scanned
+    from sotediffusion.curate.scan.sources import open_source
 
     source = open_source(place)
     table = scanned(source)
@@ -58,10 +58,10 @@ def command(place: str, reference: tuple[str, ...], compat: str | None, as_json:
 
 
 def _groups(source: Any, table: Any, options: dict[str, Any], verdicts_file: Path | None) -> list[dict[str, Any]]:
-    from sotediffusion.curate.dedupe import READS, DedupeSettings, DedupeStep
-    from sotediffusion.curate.reference import read_reference
-    from sotediffusion.curate.review import groups_of
-    from sotediffusion.curate.verdicts import Verdicts, read
+    from sotediffusion.curate.dedupe.reference import read_reference
+    from sotediffusion.curate.dedupe.review import groups_of
+    from sotediffusion.curate.dedupe.step import READS, DedupeSettings, DedupeStep
+    from sotediffusion.curate.dedupe.verdicts import Verdicts, read
 
     given = {name: options[name] for name in ("radius", "candidates", "variants", "reference") if options[name] is not None}
     settings = replace(DedupeSettings(), **given)
@@ -72,8 +72,8 @@ def _groups(source: Any, table: Any, options: dict[str, Any], verdicts_file: Pat
 
 
 def _czkawka_groups(source: Any, table: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
-    from sotediffusion.curate.czkawka import czkawka_hash, similar, tolerance
-    from sotediffusion.curate.dedupe import READS, DedupeSettings, best_first
+    from sotediffusion.curate.dedupe.czkawka import czkawka_hash, similar, tolerance
+    from sotediffusion.curate.dedupe.step import READS, DedupeSettings, best_first
 
     table = table.filter(table.column("phash").is_valid())
     size, similarity = options["hash_size"], options["similarity"]

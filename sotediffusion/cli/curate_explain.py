@@ -20,9 +20,9 @@ def command(catalogue: str, picture: str, version: str | None) -> None:
     Example: sote curate explain CATALOGUE pixiv/12345_p0.png
     """
     from sotediffusion.curate.catalogue import find_version, read
-    from sotediffusion.curate.explain import find, story
-    from sotediffusion.curate.stats import Catalogue
-    from sotediffusion.curate.store import Store
+    from sotediffusion.curate.engine.store import Store
+    from sotediffusion.curate.report.explain import find, story
+    from sotediffusion.curate.report.stats import Catalogue
 
     store = Store(catalogue)
     chosen = find_version(store, version)
@@ -36,7 +36,7 @@ def command(catalogue: str, picture: str, version: str | None) -> None:
 
 def _tag_names(store: Any) -> Mapping[int, str]:
     """The newest tagger's tags by number, where its list was kept."""
-    from sotediffusion.curate.taglist import read_taglist, words
+    from sotediffusion.curate.tag.taglist import read_taglist, words
 
     names = store.names("taglists")
     if len(names) != 1:

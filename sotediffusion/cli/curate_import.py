@@ -16,7 +16,7 @@ def command(dataset: str, out: Path) -> None:
 
     Example: sote curate import old-set --out imported
     """
-    from sotediffusion.curate.imports import import_dataset
+    from sotediffusion.curate.exports.reading import import_dataset
 
     imported = import_dataset(dataset, out)
     click.echo(f"{imported.pictures} pictures")

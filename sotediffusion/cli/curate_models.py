@@ -50,7 +50,7 @@ def list_models(models: Path) -> None:
 
 
 def _show(models: Path) -> None:
-    from sotediffusion.curate.models import PUBLISHED, is_here
+    from sotediffusion.curate.inference.published import PUBLISHED, is_here
 
     for model in PUBLISHED.values():
         here = f"in {models / model.name}" if is_here(models, model) else f"`sote curate models download {model.name}`"
@@ -68,8 +68,8 @@ def download(names: tuple[str, ...], models: Path) -> None:
 
     Example: sote curate models download wd-swinv2-tagger-v3 aes-B32-v0
     """
-    from sotediffusion.curate.fetch import fetch_model
-    from sotediffusion.curate.models import published
+    from sotediffusion.curate.inference.fetch import fetch_model
+    from sotediffusion.curate.inference.published import published
 
     wanted = [published(name) for name in names]
     for model in wanted:
@@ -86,6 +86,6 @@ def convert(file: Path, sha256: str | None, models: Path) -> None:
 
     The file is opened with weights only, and only if its sha256 is the published one.
     """
-    from sotediffusion.curate.fetch import convert_published
+    from sotediffusion.curate.inference.fetch import convert_published
 
     click.echo(convert_published(file, models, sha256))

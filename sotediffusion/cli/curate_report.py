@@ -25,11 +25,11 @@ def command(
 
     Example: sote curate report CATALOGUE --out report.html
     """
-    from sotediffusion.curate import report
     from sotediffusion.curate.catalogue import find_version, read
+    from sotediffusion.curate.engine.store import Store
     from sotediffusion.curate.pipeline import resolve, sections
-    from sotediffusion.curate.stats import Catalogue
-    from sotediffusion.curate.store import Store
+    from sotediffusion.curate.report import page as report
+    from sotediffusion.curate.report.stats import Catalogue
     from sotediffusion.pictures.files import write_whole
 
     chosen = find_version(Store(catalogue), version)
@@ -50,7 +50,7 @@ def command(
 
 
 def _opener(source: str) -> Any:
-    from sotediffusion.curate.sources import open_source
+    from sotediffusion.curate.scan.sources import open_source
 
     return open_source(source).decode
 
@@ -58,8 +58,8 @@ def _opener(source: str) -> Any:
 def voucher_of(rows: Any, settings: Any, models: Path | None) -> Any:
     """Whoever may look at pictures that were left out before tagging; nobody where the tagger is not there."""
     from sotediffusion.cli.curate_models import models_folder, stand_ins
-    from sotediffusion.curate.tag import TagStep
-    from sotediffusion.curate.vouching import Voucher
+    from sotediffusion.curate.report.vouching import Voucher
+    from sotediffusion.curate.tag.step import TagStep
 
     if not rows.has("tag_ids"):
         return None

@@ -36,14 +36,14 @@ def command(catalogue: Path, out: Path | None, verdicts_file: Path | None, **opt
 def _write(catalogue: Path, out: Path, source: str | None, models: Path | None, everything: bool) -> None:
     from sotediffusion.cli.curate_report import voucher_of
     from sotediffusion.curate.catalogue import find_version, read
+    from sotediffusion.curate.dedupe.review import groups_of, undecided, write_page
+    from sotediffusion.curate.dedupe.verdicts import FILE, Verdicts
+    from sotediffusion.curate.dedupe.verdicts import read as read_verdicts
+    from sotediffusion.curate.engine.store import Store
     from sotediffusion.curate.pipeline import resolve, sections
-    from sotediffusion.curate.review import groups_of, undecided, write_page
-    from sotediffusion.curate.sources import open_source
-    from sotediffusion.curate.stats import Catalogue
-    from sotediffusion.curate.store import Store
-    from sotediffusion.curate.thumbnails import Thumbnails
-    from sotediffusion.curate.verdicts import FILE, Verdicts
-    from sotediffusion.curate.verdicts import read as read_verdicts
+    from sotediffusion.curate.report.stats import Catalogue
+    from sotediffusion.curate.report.thumbnails import Thumbnails
+    from sotediffusion.curate.scan.sources import open_source
 
     chosen = find_version(Store(catalogue))
     dataset = read(catalogue)
@@ -62,8 +62,8 @@ def _write(catalogue: Path, out: Path, source: str | None, models: Path | None, 
 
 def _apply(catalogue: Path, verdicts_file: Path) -> None:
     from sotediffusion.curate.catalogue import find_version
-    from sotediffusion.curate.store import Store
-    from sotediffusion.curate.verdicts import FILE, read, to_json
+    from sotediffusion.curate.dedupe.verdicts import FILE, read, to_json
+    from sotediffusion.curate.engine.store import Store
     from sotediffusion.types import UserError
 
     if not verdicts_file.is_file():

@@ -55,9 +55,9 @@ def command(**given: Any) -> None:
     """
     from tqdm import tqdm
 
-    from sotediffusion.curate.fetch import fetch_tagger
-    from sotediffusion.curate.tag import Tagger
-    from sotediffusion.curate.tag_folder import FolderTagger, find_pictures
+    from sotediffusion.curate.inference.fetch import fetch_tagger
+    from sotediffusion.curate.tag.folder import FolderTagger, find_pictures
+    from sotediffusion.curate.tag.step import Tagger
 
     kohya = given["compat"] is not None
     repo = given["repo_id"] or (KOHYAS_REPO if kohya else REPO)
@@ -78,9 +78,9 @@ def _manner(given: dict[str, Any]) -> Any:
     from dataclasses import fields
     from functools import partial
 
-    from sotediffusion.curate.cuts import CutSettings
-    from sotediffusion.curate.kohya import Flags, Kohya
-    from sotediffusion.curate.sidecar_tags import Repaired
+    from sotediffusion.curate.compose.cuts import CutSettings
+    from sotediffusion.curate.tag.kohya import Flags, Kohya
+    from sotediffusion.curate.tag.sidecar_tags import Repaired
 
     flags = Flags(**{field.name: given[field.name] for field in fields(Flags)})
     if given["caption_extention"] is not None:
@@ -97,8 +97,8 @@ def _notes(given: dict[str, Any], tagger: Any) -> None:
 
 def _store(given: dict[str, Any], tagger: Any) -> Any:
     """Where this tagger's probabilities are kept, by the hashes of what they depend on."""
-    from sotediffusion.curate.models import file_hash
-    from sotediffusion.curate.tag_store import TagStore
+    from sotediffusion.curate.inference.published import file_hash
+    from sotediffusion.curate.tag.store import TagStore
 
     thresholds = [given[name] for name in ("thresh", "general_threshold", "character_threshold") if given[name] is not None]
     floor = min(FLOOR, *thresholds)

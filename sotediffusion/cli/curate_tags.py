@@ -22,8 +22,8 @@ def search(catalogue: str, words: str, most: int) -> None:
     Example: sote curate tags search CATALOGUE "long hair"
     """
     from sotediffusion.curate.catalogue import read
-    from sotediffusion.curate.stats import Catalogue
-    from sotediffusion.curate.tagwork import search as find
+    from sotediffusion.curate.compose.tagwork import search as find
+    from sotediffusion.curate.report.stats import Catalogue
 
     found = find(Catalogue(read(catalogue)), words, most)
     for line in found:
@@ -66,10 +66,10 @@ def autocomplete(catalogue: str, out: Path, least: int) -> None:
     Example: sote curate tags autocomplete CATALOGUE --out tags.csv
     """
     from sotediffusion.curate.catalogue import read
-    from sotediffusion.curate.stats import Catalogue
-    from sotediffusion.curate.store import Store
-    from sotediffusion.curate.tagwork import autocomplete as table
-    from sotediffusion.curate.tagwork import counted, read_rules
+    from sotediffusion.curate.compose.tagwork import autocomplete as table
+    from sotediffusion.curate.compose.tagwork import counted, read_rules
+    from sotediffusion.curate.engine.store import Store
+    from sotediffusion.curate.report.stats import Catalogue
     from sotediffusion.pictures.files import write_whole
 
     lines = [line for line in counted(Catalogue(read(catalogue))) if line.count >= least]
@@ -79,8 +79,8 @@ def autocomplete(catalogue: str, out: Path, least: int) -> None:
 
 def _rename(catalogue: str, old: list[str], new: str) -> None:
     from sotediffusion.curate.catalogue import find_version
-    from sotediffusion.curate.store import Store
-    from sotediffusion.curate.tagwork import rename as keep
+    from sotediffusion.curate.compose.tagwork import rename as keep
+    from sotediffusion.curate.engine.store import Store
 
     store = Store(catalogue)
     find_version(store)

@@ -20,9 +20,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sotediffusion.curate.columns import DROPPED, REASON, ROWS, Finished
-from sotediffusion.curate.shards import ROW, Rows, phrase
-from sotediffusion.curate.store import Store
+from sotediffusion.curate.engine.columns import DROPPED, REASON, ROWS, Finished
+from sotediffusion.curate.engine.shards import ROW, Rows, phrase
+from sotediffusion.curate.engine.store import Store
 from sotediffusion.names import listing
 from sotediffusion.types import UserError
 

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sotediffusion.curate.catalogue import find_version, read
-from sotediffusion.curate.columns import DROPPED
-from sotediffusion.curate.shards import ROW
-from sotediffusion.curate.store import Store
+from sotediffusion.curate.engine.columns import DROPPED
+from sotediffusion.curate.engine.shards import ROW
+from sotediffusion.curate.engine.store import Store
 
 SHOWN = 10  # paths
 CHUNK = 65536  # rows

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from sotediffusion.config import plain
 from sotediffusion.curate.step import DROP, Step
-from sotediffusion.curate.taglist import words
+from sotediffusion.curate.tag.taglist import words
 from sotediffusion.types import UserError
 
 Row = Mapping[str, Any]

@@ -12,15 +12,15 @@ from typing import Any
 
 from sotediffusion.config import build, plain, to_toml
 from sotediffusion.curate.catalogue import Version, check_name, commit, versions
-from sotediffusion.curate.columns import Finished
-from sotediffusion.curate.local import Local
-from sotediffusion.curate.lock import only_writer
-from sotediffusion.curate.processes import Means
-from sotediffusion.curate.progress import Progress
-from sotediffusion.curate.runner import Executor, Runner
-from sotediffusion.curate.shards import SHARD
+from sotediffusion.curate.engine.columns import Finished
+from sotediffusion.curate.engine.local import Local
+from sotediffusion.curate.engine.lock import only_writer
+from sotediffusion.curate.engine.processes import Means
+from sotediffusion.curate.engine.progress import Progress
+from sotediffusion.curate.engine.runner import Executor, Runner
+from sotediffusion.curate.engine.shards import SHARD
+from sotediffusion.curate.engine.store import Store
 from sotediffusion.curate.step import Step
-from sotediffusion.curate.store import Store
 from sotediffusion.names import unknown
 from sotediffusion.types import UserError
 
@@ -48,7 +48,7 @@ class Places:
 
 
 def _scan(table: Any, places: Places, before: list[Step]) -> list[Step]:
-    from sotediffusion.curate.scan import ScanStep
+    from sotediffusion.curate.scan.step import ScanStep
 
     return [ScanStep(places.source, table)]
 
@@ -66,16 +66,16 @@ def _filter(table: Any, places: Places, before: list[Step]) -> list[Step]:
 
 
 def _dedupe(table: Any, places: Places, before: list[Step]) -> list[Step]:
-    from sotediffusion.curate.dedupe import DedupeStep
-    from sotediffusion.curate.reference import read_reference
-    from sotediffusion.curate.verdicts import FILE, Verdicts, read
+    from sotediffusion.curate.dedupe.reference import read_reference
+    from sotediffusion.curate.dedupe.step import DedupeStep
+    from sotediffusion.curate.dedupe.verdicts import FILE, Verdicts, read
 
     verdicts = Verdicts() if places.store.remote else read(Path(places.store.root) / FILE)
     return [DedupeStep(table, places.source, verdicts, read_reference(table.reference))]
 
 
 def _score(table: Any, places: Places, before: list[Step]) -> list[Step]:
-    from sotediffusion.curate.score import score_steps
+    from sotediffusion.curate.inference.score import score_steps
 
     return list(score_steps(table, places.models))
 
@@ -83,8 +83,8 @@ def _score(table: Any, places: Places, before: list[Step]) -> list[Step]:
 def _tag(table: Any, places: Places, before: list[Step]) -> list[Step]:
     """The tagger, and right after it the policy on what it saw; the tagger's list is kept in the catalogue."""
     from sotediffusion.curate.policy import TagPolicyStep
-    from sotediffusion.curate.tag import TagStep
-    from sotediffusion.curate.taglist import keep_taglist, read_taglist
+    from sotediffusion.curate.tag.step import TagStep
+    from sotediffusion.curate.tag.taglist import keep_taglist, read_taglist
 
     step = TagStep(table, places.models)
     tags = read_taglist(step.taglist)
@@ -93,7 +93,7 @@ def _tag(table: Any, places: Places, before: list[Step]) -> list[Step]:
 
 
 def _cut(table: Any, places: Places, before: list[Step]) -> list[Step]:
-    from sotediffusion.curate.cuts import Cut
+    from sotediffusion.curate.compose.cuts import Cut
     from sotediffusion.curate.policy import TagPolicyStep
 
     lists = [step.tags for step in before if isinstance(step, TagPolicyStep)]
@@ -101,26 +101,26 @@ def _cut(table: Any, places: Places, before: list[Step]) -> list[Step]:
 
 
 def _text(table: Any, places: Places, before: list[Step]) -> list[Step]:
-    from sotediffusion.curate.text import TextStep
+    from sotediffusion.curate.text.step import TextStep
 
     return [TextStep(table, places.source.decode, _journal(places), places.secrets.get("text"), places.models)]
 
 
 def _prose(table: Any, places: Places, before: list[Step]) -> list[Step]:
-    from sotediffusion.curate.text import ProseStep
+    from sotediffusion.curate.text.step import ProseStep
 
     return [ProseStep(table, places.source.decode, _journal(places), places.secrets.get("prose"), places.models)]
 
 
 def _rules(table: Any, places: Places, before: list[Step]) -> list[Step]:
-    from sotediffusion.curate.rules import Rules
+    from sotediffusion.curate.compose.rules import Rules
 
     return [Rules(table)]
 
 
 def _compose(table: Any, places: Places, before: list[Step]) -> list[Step]:
-    from sotediffusion.curate.compose import Compose
-    from sotediffusion.curate.tagwork import with_rules
+    from sotediffusion.curate.compose.step import Compose
+    from sotediffusion.curate.compose.tagwork import with_rules
 
     return [Compose(with_rules(table, places.store))]
 
@@ -142,15 +142,15 @@ ALWAYS = ("scan", "policy")
 
 def sections() -> dict[str, Any]:
     """The sections of a settings file and the dataclass of each."""
-    from sotediffusion.curate.answers import ProseSettings, TextSettings
-    from sotediffusion.curate.compose import ComposeSettings
-    from sotediffusion.curate.cuts import CutSettings
-    from sotediffusion.curate.dedupe import DedupeSettings
+    from sotediffusion.curate.compose.cuts import CutSettings
+    from sotediffusion.curate.compose.rules import RulesSettings
+    from sotediffusion.curate.compose.step import ComposeSettings
+    from sotediffusion.curate.dedupe.step import DedupeSettings
     from sotediffusion.curate.filters import FilterSettings
-    from sotediffusion.curate.rules import RulesSettings
-    from sotediffusion.curate.scan import ScanSettings
-    from sotediffusion.curate.score import ScoreSettings
-    from sotediffusion.curate.tag import TagSettings
+    from sotediffusion.curate.inference.score import ScoreSettings
+    from sotediffusion.curate.scan.step import ScanSettings
+    from sotediffusion.curate.tag.step import TagSettings
+    from sotediffusion.curate.text.answers import ProseSettings, TextSettings
 
     return {"run": RunSettings, "scan": ScanSettings, "filter": FilterSettings, "dedupe": DedupeSettings, "score": ScoreSettings,
             "tag": TagSettings, "cut": CutSettings, "text": TextSettings, "prose": ProseSettings, "rules": RulesSettings,
@@ -199,7 +199,7 @@ class Order:
 
 def run(order: Order, report: Callable[[Progress], None]) -> tuple[Version | None, Runner]:
     """Do what is left to do and name the outcome; the version is None where nothing has changed."""
-    from sotediffusion.curate.sources import masked, open_source, whole
+    from sotediffusion.curate.scan.sources import masked, open_source, whole
 
     source, store = open_source(order.source), Store(order.out)
     if order.name:
@@ -222,7 +222,7 @@ def _executor(order: Order, store: Store, source: Any) -> AbstractContextManager
     means = Means(store, source, order.workers, int(settings.memory_gib * 2**30), settings.devices or (None,))
     if order.ray is None:
         return Local(means)
-    from sotediffusion.curate.cluster import Cluster
+    from sotediffusion.curate.engine.cluster import Cluster
 
     return Cluster(means, order.ray)
 

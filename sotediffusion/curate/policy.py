@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from sotediffusion.curate.side import Side
+from sotediffusion.curate.scan.side import Side
 from sotediffusion.curate.step import DROP, Step
-from sotediffusion.curate.taglist import TagList
+from sotediffusion.curate.tag.taglist import TagList
 from sotediffusion.safety import policy as safety
 
 REASON = "policy"

@@ -5,9 +5,9 @@ import json
 from dataclasses import dataclass
 
 from sotediffusion.curate.catalogue import versions
-from sotediffusion.curate.lock import LOCK
-from sotediffusion.curate.shards import ROW, WORK
-from sotediffusion.curate.store import Store
+from sotediffusion.curate.engine.lock import LOCK
+from sotediffusion.curate.engine.shards import ROW, WORK
+from sotediffusion.curate.engine.store import Store
 
 
 @dataclass(frozen=True)

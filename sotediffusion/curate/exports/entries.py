@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from sotediffusion.curate.policy import refuses
-from sotediffusion.curate.sources import PictureSource
+from sotediffusion.curate.scan.sources import PictureSource
 from sotediffusion.pictures.headers import Header, Undecodable, read_header
 from sotediffusion.pictures.pixels import decode_as
 from sotediffusion.types import UserError

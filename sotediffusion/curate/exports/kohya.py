@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from sotediffusion.config import to_toml
+from sotediffusion.curate.engine.shelves import Folder, raw_name
 from sotediffusion.curate.exports.entries import SUFFIXES, Done, Entry, ExportSettings, contents, groups_of
 from sotediffusion.curate.exports.places import claim
-from sotediffusion.curate.shelves import Folder, raw_name
-from sotediffusion.curate.sources import MEMBER, PictureSource
+from sotediffusion.curate.scan.sources import MEMBER, PictureSource
 from sotediffusion.pictures.files import beside, write_whole
 from sotediffusion.types import UserError
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from sotediffusion.curate.exports.entries import Done, Entry, ExportSettings, contents, groups_of
 from sotediffusion.curate.exports.places import claim
-from sotediffusion.curate.sources import PictureSource
+from sotediffusion.curate.scan.sources import PictureSource
 from sotediffusion.pictures.files import beside, refused
 
 Writer = Callable[[Path, Iterable[tuple[Entry, str, bytes, bool]]], None]

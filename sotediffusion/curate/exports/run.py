@@ -7,11 +7,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from sotediffusion.curate import catalogue
+from sotediffusion.curate.engine.store import Store
 from sotediffusion.curate.exports.entries import Done, ExportSettings, columns_of, entries
 from sotediffusion.curate.exports.kohya import check_name, export_kohya
 from sotediffusion.curate.exports.packed import export_parquet, export_webdataset
-from sotediffusion.curate.sources import PictureSource, open_source
-from sotediffusion.curate.store import Store
+from sotediffusion.curate.scan.sources import PictureSource, open_source
 from sotediffusion.names import unknown
 from sotediffusion.types import UserError
 

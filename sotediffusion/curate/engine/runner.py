@@ -1,0 +1,305 @@
+"""Which steps have what work, in which order it is done, and what has come of it so far.
+
+Finished work is found in the catalogue's files alone. A row is worked on by a step when no finished part under the step's
+fingerprint covers it and no earlier step dropped it; whether it was dropped is no part of the fingerprint, so that a moved
+threshold only brings work for the rows that come back.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from sotediffusion.curate.engine.processes import Event
+from sotediffusion.curate.engine.progress import Progress, Watch
+from sotediffusion.curate.engine.shards import (
+    ERASED,
+    POLICY,
+    ROW,
+    WORK,
+    Mask,
+    Parts,
+    Placed,
+    Rows,
+    Tally,
+    erase,
+    find_parts,
+    fingerprint,
+    shard_of,
+    tally_columns,
+)
+from sotediffusion.curate.engine.store import Store
+from sotediffusion.curate.engine.work import Stage, Task
+from sotediffusion.curate.scan.known import load_known, match, shards_of
+from sotediffusion.curate.step import LISTING, PictureStep, Source, Step, WholeStep
+
+KEPT = np.int16(32767)  # in Ledger.dropped_by: no step drops the row
+TASKS_EACH = 4  # tasks that a worker gets at least, where there are pictures enough
+SMALLEST, LARGEST = 16, 2048  # rows of a task
+
+
+class Executor(Protocol):
+    """Where stages run."""
+
+    workers: int
+
+    def run(self, stage: Stage, tasks: Iterable[Task]) -> Iterator[Event]:
+        """Do all tasks, in any order; yields rows gone through and tallies of what is finished."""
+
+    def compare(self, placed: Placed, parts: dict[str, Parts], rows: Rows) -> Tally:
+        """Run a step that wants all rows at once."""
+
+
+@dataclass
+class Ledger:
+    """What is known of every row, as arrays by row number."""
+
+    present: Mask  # its file is in the source
+    erased: Mask
+    dropped_by: "np.ndarray[Any, np.dtype[np.int16]]"  # place in the chain of the first step that drops it, or KEPT
+    covered: dict[str, Mask] = field(default_factory=dict)
+    reasons: dict[str, Counter[str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, present: Mask, erased: Mask) -> "Ledger":
+        return cls(present, erased, np.full(len(present), KEPT, np.int16))
+
+    def add(self, placed: Placed, tally: Tally) -> None:
+        self.covered[placed.name][tally.rows] = True
+        self.erased[tally.erased] = True
+        self.reasons.setdefault(POLICY, Counter())[POLICY] = int(self.erased.sum())
+        self.dropped_by[tally.dropped] = np.minimum(self.dropped_by[tally.dropped], placed.order)
+        self.reasons[placed.name].update(tally.reasons)
+
+    def wanted(self, placed: Placed) -> Mask:
+        """Rows that a step answers for, finished or not."""
+        here = self.present & ~self.erased
+        return here if placed.step.sees_dropped else here & (self.dropped_by >= placed.order)
+
+    def left(self, placed: Placed) -> Mask:
+        """Rows that a step has work on."""
+        return self.wanted(placed) & ~self.covered[placed.name]
+
+
+def stages_of(steps: list[Step]) -> list[list[Step]]:
+    """A chain cut into stages: row steps go together, and so do picture steps with the steps that may erase after them."""
+    stages: list[list[Step]] = []
+    for step in steps:
+        before = stages[-1][-1] if stages else None
+        if before is not None and _goes_with(stages[-1], before, step):
+            stages[-1].append(step)
+        else:
+            stages.append([step])
+    return stages
+
+
+def _goes_with(stage: list[Step], before: Step, step: Step) -> bool:
+    if any(isinstance(one, WholeStep) or one.workers for one in (before, step)) or step.gpus != before.gpus > 0:
+        return False
+    if isinstance(step, PictureStep):
+        return isinstance(before, PictureStep)
+    return step.erases or not isinstance(stage[0], PictureStep)
+
+
+class Chain:
+    """Steps in order, placed one after the other as the fingerprints before them become known."""
+
+    def __init__(self, steps: list[Step]):
+        self.steps = steps
+        self.placed: dict[str, Placed] = {}
+        self.writers: dict[str, str] = {}
+
+    @property
+    def first(self) -> Placed:
+        return self.placed[self.steps[0].name]
+
+    def place(self, step: Step, rows: str = "") -> Placed:
+        """`rows` is a digest of what a step that compares all pictures is given."""
+        sources = {column: self.writers[column] for column in step.reads if column in self.writers}
+        inputs = {c: self.placed[sources[c]].fingerprint if c in sources else "" for c in step.reads if c != ROW}
+        order = self.steps.index(step)
+        if order == 0:
+            sources, inputs = {}, {}
+        placed = Placed(step, order, fingerprint(step, inputs, rows), sources)
+        written = [*step.writes.names, *(LISTING.names if order == 0 else ())]
+        twice = [column for column in written if column in self.writers]
+        assert not twice and step.name not in self.placed, f"{step.name} writes {twice} once more"
+        self.placed[step.name] = placed
+        self.writers |= dict.fromkeys(written, step.name)
+        return placed
+
+
+class Runner:
+    """One run of a chain over a source into a catalogue's files."""
+
+    def __init__(self, store: Store, steps: list[Step], executor: Executor, report: Callable[[Progress], None] = lambda _: None):
+        self.store, self.executor = store, executor
+        self.ledger = Ledger.of(np.zeros(0, bool), np.zeros(0, bool))
+        self.chain = Chain(steps)
+        self.parts: dict[str, Parts] = {}
+        self.watch = Watch(report)
+
+    def run(self, source: Source, secret: bytes) -> Ledger:
+        """Do all that is left to do. The parts of `self.parts` then hold every column of every row.
+
+        Where a step erases pictures that had been compared with others, the chain is gone through once more without them.
+        """
+        self.take_in(source, secret)
+        while not self.walk():
+            self.chain = Chain(self.chain.steps)
+            self.ledger = Ledger.of(self.ledger.present, self.ledger.erased)
+        return self.ledger
+
+    def take_in(self, source: Source, secret: bytes) -> None:
+        """Look at what is in the source."""
+        first = Chain(self.chain.steps).place(self.chain.steps[0])
+        self.watch.say("listing")
+        known = load_known(self.store, first.name)
+        covered = np.zeros(known.end, bool)
+        covered[known.rows_of.get(first.fingerprint, np.empty(0, np.int64))] = True
+        covered[known.erased] = True
+        self.listed = match(iter(source.listing()), known, covered, secret)
+        present, erased = np.zeros(self.listed.end, bool), np.zeros(self.listed.end, bool)
+        present[: len(self.listed.present)] = self.listed.present
+        present[self.listed.held] = True
+        erased[known.erased] = True
+        self.ledger = Ledger.of(present, erased)
+
+    def walk(self) -> bool:
+        """Go through the chain; False where something was erased behind a step that compares."""
+        stages, compared = stages_of(self.chain.steps), None
+        for number, steps in enumerate(stages):
+            self.watch.stage(number, len(stages), "+".join(step.name for step in steps))
+            if isinstance(steps[0], WholeStep):
+                compared = self.ledger.erased.copy() if compared is None else compared
+            self.do_stage([self.place(step) for step in steps])
+        return compared is None or bool((compared == self.ledger.erased).all())
+
+    def place(self, step: Step) -> Placed:
+        return self.chain.place(step, self.digest() if isinstance(step, WholeStep) else "")
+
+    def digest(self) -> str:
+        """Of the rows that are left at this point of the chain."""
+        return hashlib.sha256(self.alive().tobytes()).hexdigest()
+
+    def alive(self) -> Rows:
+        kept = self.ledger.present & ~self.ledger.erased & (self.ledger.dropped_by == KEPT)
+        return np.flatnonzero(kept).astype(np.int64)
+
+    def do_stage(self, steps: list[Placed]) -> None:
+        first = self.chain.first
+        for placed in steps:
+            self.load(placed)
+        self.erase(first)
+        if isinstance(steps[0].step, WholeStep):
+            self.do_whole(steps[0])
+            return
+        stage = Stage(tuple(steps), first.name)
+        looking = np.logical_or.reduce([self.ledger.left(placed) for placed in steps if isinstance(placed.step, PictureStep)]) \
+            if stage.pictures else np.zeros(len(self.ledger.present), bool)  # fmt: skip
+        try:
+            self.do_rows(stage, looking)
+            plain = Stage(tuple(placed for placed in steps if not isinstance(placed.step, PictureStep)), first.name)
+            if plain.steps:
+                self.do_rows(plain, np.logical_or.reduce([self.ledger.left(placed) for placed in plain.steps]))
+        finally:
+            self.erase(first)
+
+    def do_rows(self, stage: Stage, where: Mask) -> None:
+        rows = np.flatnonzero(where).astype(np.int64)
+        self.watch.work(len(rows), self.ledger.reasons)
+        if not len(rows):
+            return
+        by_name = {placed.name: placed for placed in stage.steps}
+        for event in self.executor.run(stage, self.tasks(stage, rows)):
+            if isinstance(event, int):
+                self.watch.fed(event)
+                continue
+            for tally in event:
+                self.add(by_name[tally.step], tally)
+        self.watch.show()
+
+    def tasks(self, stage: Stage, rows: Rows) -> Iterator[Task]:
+        most = int(np.clip(-(-len(rows) // (self.executor.workers * TASKS_EACH)), SMALLEST, LARGEST))
+        needed = {step for placed in stage.steps for step in placed.sources.values()} | {placed.name for placed in stage.steps}
+        if stage.pictures:
+            needed.add(stage.path_step)
+        left = {placed.name: self.ledger.left(placed) for placed in stage.steps}
+        number = 0
+        for shard, held in shards_of(rows):
+            for start in range(0, len(held), most):
+                part, number = held[start : start + most], number + 1
+                todo = {name: mask[part] for name, mask in left.items()}
+                files = {step: self.parts[step].of(shard) for step in needed}
+                yield Task(number, part, todo, files, self.listed.of(part) if stage.steps[0].order == 0 else None)
+
+    def do_whole(self, placed: Placed) -> None:
+        rows = self.alive()
+        self.watch.work(0, self.ledger.reasons)
+        if len(rows) and not self.parts[placed.name].whole:
+            self.add(placed, self.executor.compare(placed, self.parts, rows))
+        self.watch.show()
+
+    def load(self, placed: Placed) -> None:
+        """Take in what earlier runs have finished."""
+        parts = self.parts[placed.name] = find_parts(self.store, placed)
+        covered = self.ledger.covered[placed.name] = np.zeros(len(self.ledger.present), bool)
+        self.ledger.reasons[placed.name] = Counter()
+        for name in parts.all_names():
+            table = self.store.read_table(f"{parts.folder}/{name}", tally_columns(placed))
+            again = covered[table.column(ROW).to_numpy()]
+            if again.any():  # written by a worker that was killed before it could say so, then once more
+                table = table.filter(pa.array(~again))
+            self.ledger.add(placed, Tally.of(placed, name, table))
+
+    def add(self, placed: Placed, tally: Tally) -> None:
+        self.parts[placed.name].add(tally.name)
+        self.ledger.add(placed, tally)
+
+    def erase(self, first: Placed) -> None:
+        """Take everything but a hash of the content of refused pictures out of every file; the first step's files come last.
+
+        Whether a row is erased is on file in the part of the step that refused it, so a killed run is made good by the next.
+        """
+        rows = np.flatnonzero(self.ledger.erased & ~self.erased_at_first(first)).astype(np.int64)
+        if len(rows):
+            erase_rows(self.store, rows, first.name)
+
+    def erased_at_first(self, first: Placed) -> Mask:
+        mask = np.zeros(len(self.ledger.present), bool)
+        for shard, rows in shards_of(np.flatnonzero(self.ledger.erased).astype(np.int64)):
+            for name in self.parts[first.name].of(shard):
+                table = self.store.read_table(name, [ROW, ERASED])
+                held = table.column(ROW).to_numpy()[table.column(ERASED).to_numpy(zero_copy_only=False)]
+                mask[np.intersect1d(held, rows)] = True
+        return mask
+
+
+def erase_rows(store: Store, rows: Rows, last: str) -> None:
+    """Rewrite every part of every step, under any fingerprint, that says something of these rows; the step `last` at the end.
+
+    What compared them with others is removed: it may name them in what it says of others, and has to be done again anyway.
+    """
+    by_shard = dict(shards_of(rows))
+    for step in sorted(store.names(WORK), key=lambda name: name == last):
+        for folder in store.names(f"{WORK}/{step}"):
+            for name in store.names(f"{WORK}/{step}/{folder}"):
+                path = f"{WORK}/{step}/{folder}/{name}"
+                shard = shard_of(name)
+                if shard is None:
+                    store.remove(path)
+                elif shard in by_shard:
+                    _erase_in(store, path, by_shard[shard])
+
+
+def _erase_in(store: Store, name: str, rows: Rows) -> None:
+    where = np.isin(store.read_table(name, [ROW]).column(ROW).to_numpy(), rows)
+    if where.any():
+        table = store.read_table(name)
+        if not table.column(ERASED).filter(pa.array(where)).to_numpy(zero_copy_only=False).all():
+            store.write_table(name, erase(table, where))
+

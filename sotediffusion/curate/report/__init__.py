@@ -1,0 +1,1 @@
+"""What is in a catalogue, as numbers, as a page and as one picture's story."""

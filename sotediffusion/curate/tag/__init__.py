@@ -1,0 +1,1 @@
+"""Tags from a tagger in the WD contract, for a catalogue or beside a folder's pictures."""

@@ -1,0 +1,1 @@
+"""Text in pictures and captions in sentences, asked of models and servers."""
