@@ -194,7 +194,8 @@ def step(cascade: Cascade, runs: Sequence[Run]) -> None:
     lines = [run.trajectory for run in runs if run.trajectory is not None]
     r = torch.stack([line.times[run.index] for run, line in zip(runs, lines, strict=True)]).to(x)
     eps = network(repeat_guided(x, rows), repeat_guided(r, rows), _joined(runs, rows.guided))
-    scale = torch.tensor([run.guidance for run in runs])
+    unit = cascade.conventions.guidance_unit
+    scale = torch.tensor([1 + (run.guidance - 1) * unit if run.guidance > 1 else run.guidance for run in runs])
     rescale = torch.tensor([run.request.rescale for run in runs])
     eps = combine(eps, rows, scale, rescale if rescale.any() else None)
     _advance(runs, lines, x, eps)

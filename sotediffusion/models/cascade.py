@@ -40,6 +40,7 @@ class Conventions:
     width: int = 1024  # px, the size drawn when none is asked for
     height: int = 1024
     area: int = 1024 * 1024  # px, around which it was trained
+    guidance_unit: float = 1.0  # what a step of guidance above 1 counts: less where texts tell nearly everything
 
 
 @dataclass
