@@ -2,9 +2,10 @@
 
 import json
 
+import compose_plainly
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sotediffusion.config import build, plain
@@ -131,18 +132,41 @@ def test_rules_in_chains_and_circles_are_refused(tags):
         lines({}, **tags)
 
 
-TAGS = st.lists(st.sampled_from(["a", "b", "red a", "big red a", "b a", "newest", "x, y"]), max_size=8)
+TAGS = st.none() | st.lists(st.sampled_from([
+    "a", "b", "red a", "big red a", "b a", "no a", "newest", "x, y", " ", "bad b", 'The text says "no"', 'The text says "not"',
+]), max_size=8)  # fmt: skip
+SCORES = st.sampled_from([None, float("nan"), 0.05, 0.5, 0.9, 0.95, 0.99])
+PICTURES = st.fixed_dictionaries({
+    **dict.fromkeys(("general", "custom", "character", "series"), TAGS),
+    **dict.fromkeys(("score_aesthetic_shadow_v2", "score_aes_b32_v0"), SCORES),
+    "date": st.sampled_from([None, "newest", "a"]),
+    "rating": st.sampled_from([None, "general", "nsfw"]),
+    "text": st.sampled_from([None, "", "Hi, you"]),
+    "monochrome": st.sampled_from([None, True, False]),
+})  # fmt: skip
+RULES = st.sampled_from([
+    TagSettings(),
+    TagSettings(implied="none"),
+    TagSettings(rename={"red a": "b", "a": "Z"}, blacklist=("bad *", "no?a"), implications={"b": ("Z",), "x y": ("b",)}),
+])  # fmt: skip
 
 
-@given(st.lists(TAGS, min_size=1, max_size=8), st.lists(TAGS, min_size=1, max_size=8))
-def test_together_is_as_alone_and_nothing_is_said_twice(general, custom):
-    pictures = [{"general": one, "custom": other} for one, other in zip(general, custom, strict=False)]
-    together = composed(*pictures)
-    assert together == [composed(picture)[0] for picture in pictures]
-    for made in together:
-        tags = [tag for part in made["caption"] for tag in part["tags"]]
-        assert len(tags) == len(set(tags))
-        assert composed(*pictures) == together
+@settings(max_examples=40, deadline=None)
+@given(st.lists(PICTURES, max_size=6), RULES, st.integers(0, 2))
+def test_all_at_once_is_as_plainly_one_by_one_and_nothing_is_said_twice(pictures, rules, least):
+    wanted = ComposeSettings(tags=rules, least=least)
+    step = Compose(wanted)
+    step.setup()
+    for some in (pictures, pictures[::-1]):  # what a step has learned changes nothing
+        columns = [pa.array([picture.get(f.name) for picture in some], f.type) for f in step.columns]
+        found = step.process(pa.record_batch(columns, schema=step.columns)).to_pylist()
+        captions = [compose_plainly.caption(picture, wanted, step.rules) for picture in some]
+        assert [made["caption"] for made in found] == captions
+        counts = [sum(len(part["tags"]) for part in one if part["group"] in ("character", "series", "rest")) for one in captions]
+        assert [made["drop_compose"] is None for made in found] == [count >= least for count in counts]
+        for one in captions:
+            said = [tag for part in one if part["group"] != "text" for tag in part["tags"]]
+            assert len(said) == len(set(said))
 
 
 def test_the_cards_preset_writes_out_the_defaults():

@@ -1,13 +1,13 @@
 """Scores and probabilities become tags late, by the card's tables and thresholds; sidecars join in without duplicates."""
 
+import compose_plainly
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sotediffusion.curate.compose.cuts import READS, AestheticTable, Cut, CutSettings, QualityTable, check_table, cut, tags_of
-from sotediffusion.curate.compose.lists import firsts
 from sotediffusion.curate.compose.vocabulary import word
 from sotediffusion.curate.tag.taglist import TagList
 from sotediffusion.types import UserError
@@ -30,7 +30,7 @@ LIST = TagList(tuple(NAMES), ("9",) * 4 + ("0",) * 4 + ("4",) * 4, (1,) * 12, "0
 
 
 def rows(*pictures: dict) -> pa.RecordBatch:
-    halves = [{**p, "tag_probs": [np.float16(v) for v in p["tag_probs"]]} if "tag_probs" in p else p for p in pictures]
+    halves = [{**p, "tag_probs": [np.float16(v) for v in p["tag_probs"]]} if p.get("tag_probs") else p for p in pictures]
     return pa.record_batch([pa.array([p.get(f.name) for p in halves], f.type) for f in READS], schema=READS)
 
 
@@ -150,16 +150,36 @@ def test_without_a_tagger_only_sidecars_speak_and_columns_of_skipped_steps_may_b
     assert step.process(nothing).to_pylist() == [{"rating": None, "character": [], "series": [], "general": []}] * 2
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 5)), max_size=60),
-    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 5))),
+TAGS = st.none() | st.lists(st.sampled_from([
+    "1girl", "long_hair", "long hair", "saber", "saber (fate)", "saber_(fate)", "fate", "fate_(series)", "a_(b)", "a_(ultimate)",
+    "hatsune_miku", "(o)_(o)", "explicit", "sensitive", "x", "", " ",
+]), max_size=5)  # fmt: skip
+NUMBERS = st.sampled_from([0.0, 0.25, 0.34, 0.35, 0.5, 0.51, 1.0])
+PICTURES = st.fixed_dictionaries({
+    **{name: TAGS for name in READS.names if name.startswith("side_") and name != "side_rating"},
+    "side_rating": st.sampled_from([None, "g", "e", "?"]),
+    "rating_probs": st.none() | st.lists(NUMBERS, min_size=4, max_size=4),
+    "seen": st.none() | st.dictionaries(st.integers(4, 11), NUMBERS),
+})  # fmt: skip
+CUTS = st.builds(
+    CutSettings,
+    merge=st.sampled_from(["both", "tagger", "sidecar"]),
+    rating=st.sampled_from(["tagger", "sidecar"]),
+    thresholds=st.sampled_from([{}, {"long hair": 0.5, "saber_(fate)": 0.0}]),
 )
-def test_the_first_of_each_kind_stays_and_struck_ones_never(items, struck):
-    items, struck = sorted(items, key=lambda one: one[0]), sorted(struck)
-    seen, wanted = set(), []
-    for one in items:
-        wanted.append(one not in seen and one not in struck)
-        seen.add(one)
-    row, code = np.array(items, np.int64).reshape(-1, 2).T
-    found = firsts(row, code, tuple(np.array(struck, np.int64).reshape(-1, 2).T))
-    assert found.tolist() == wanted
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(PICTURES, max_size=6), CUTS)
+def test_all_at_once_is_as_plainly_one_by_one(pictures, cuts):
+    for picture in pictures:
+        seen = picture.pop("seen")
+        picture |= {"tag_ids": None if seen is None else list(seen), "tag_probs": None if seen is None else list(seen.values())}
+    step = Cut(cuts, LIST)
+    step.setup()
+    for some in (pictures, pictures[::-1]):  # what a step has learned changes nothing
+        assert step.process(rows(*some)).to_pylist() == [compose_plainly.cut(picture, cuts, LIST) for picture in some]
+
+
+def test_a_head_without_numbers_leaves_the_rating_to_the_sidecar():
+    assert told({"rating_probs": [float("nan")] * 4, "side_rating": "s"})[0]["rating"] == "sensitive"

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from sotediffusion.cli.curate_import import command as import_command
+from sotediffusion.curate.engine.store import Store
 from sotediffusion.curate.exports.entries import Done, ExportSettings
 from sotediffusion.curate.exports.kohya import clone
 from sotediffusion.curate.exports.reading import import_dataset
@@ -198,6 +199,33 @@ def test_a_second_export_writes_nothing_and_a_changed_one_only_the_change(pile, 
     assert len(inside(out, form)) == 3
     kept = {name for name, path in files(out).items() if times.get(name) == path.stat().st_mtime_ns}
     assert len(kept) >= (6 if form == "kohya" else 1)
+
+
+@pytest.mark.parametrize("form", ["parquet", "webdataset"])
+def test_an_object_store_gets_the_same_files_and_a_second_export_changes_none(pile, tmp_path, form):
+    root, rows = pile
+    good = (root, rows.filter(pa.array([path in KEPT for path in rows.column("path").to_pylist()])))
+    place = Store(f"memory://{tmp_path.name}-{form}")
+    system, top = place.files
+    for out in (tmp_path / "out", place.place):
+        exported(good, out, form, per_file=2)
+    there = {name.removeprefix(top + "/"): system.cat_file(name) for name in system.find(top)}
+    assert there == {name: path.read_bytes() for name, path in files(tmp_path / "out").items()}
+    made = {name: system.modified(name) for name in system.find(top) if not name.endswith("export.json")}
+    assert exported(good, place.place, form, per_file=2).pictures == 5
+    assert {name: system.modified(name) for name in made} == made
+    exported((root, good[1].slice(0, 2)), place.place, form, per_file=2)
+    assert len(system.find(top)) == 2
+    with pytest.raises(UserError, match="^out: .*holds an export as"):
+        exported(good, place.place, {"parquet": "webdataset", "webdataset": "parquet"}[form])
+
+
+def test_kohyas_folders_are_folders_and_keys_are_not_said_back(pile):
+    with pytest.raises(UserError, match="^out: .*webdataset"):
+        exported(pile, "memory://somewhere", "kohya")
+    with pytest.raises(UserError, match="has a key in it") as caught:
+        exported(pile, "s3://user:hidden@bucket/folder", "webdataset")
+    assert "hidden" not in str(caught.value)
 
 
 def test_the_same_pictures_give_the_same_tar(pile, tmp_path):

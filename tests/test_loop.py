@@ -55,6 +55,9 @@ class Toy:
         loss, numbers = self.diffusion(lambda x, r: self.modules["toy"](x) * r.view(-1, 1, 1, 1), batch.fields["x"], batch.keys)
         return (loss * math.nan if self.broken_at in self.seen else loss), numbers
 
+    def conclude(self, join):
+        self.diffusion.conclude(join)
+
     def state_dict(self):
         return self.diffusion.state_dict()
 
@@ -165,15 +168,23 @@ def test_rates_warm_up_and_stay_within_their_peak(shape):
 
 
 def test_an_unknown_schedule_lists_the_known_ones():
-    with pytest.raises(UserError, match="choose from cooldown, cosine"):
+    with pytest.raises(UserError, match="schedule.shape: 'steps' is not known; known are, nearest first, .*cosine"):
         rate(Schedule("steps"), 0, 0.0)
 
 
-def test_half_precision_weights_are_refused(tmp_path):
+def test_restarts_begin_again_at_the_peak_and_need_a_shape_that_falls():
+    for shape in ("cosine", "linear"):
+        again = Schedule(shape, warmup=0, restarts=3, floor=0)
+        assert [round(rate(again, 9, progress / 8), 6) for progress in range(9)] == [1, 0.5, 1, 0.5, 1, 0.5, 1, 0.5, 0]
+    with pytest.raises(UserError, match="3 restarts mean nothing to constant; take cosine or linear"):
+        rate(Schedule("constant", restarts=3), 0, 0.0)
+
+
+def test_a_rate_that_vanishes_in_half_precision_weights_is_refused(tmp_path):
     toy = Toy()
     toy.modules.bfloat16()
-    with pytest.raises(UserError, match="small steps vanish"):
-        train(toy, OPTIONS, tmp_path / "run", lambda status: None)
+    with pytest.raises(UserError, match="lr: a step of 1e-05 reaches 11.7% of bfloat16 weights"):
+        train(toy, replace(OPTIONS, lr=1e-5), tmp_path / "run", lambda status: None)
 
 
 if __name__ == "__main__":  # the run that is killed

@@ -96,15 +96,28 @@ def test_adaptive_weights_use_the_published_buckets_and_the_last_sample_of_one_w
     weight = AdaptiveWeight()
     levels = torch.tensor([-10.1, -10.0, -9.2103, 0.0, 9.2103, 9.99, 10.0, 10.1])
     assert torch.searchsorted(weight.edges, levels).tolist() == [0, 0, 12, 149, 287, 298, 298, 299]
-    first = weight.weigh(torch.tensor([0.01, 0.02]), torch.tensor([0.5, 0.1]))
-    assert first.tolist() == [1.0, 1.0]  # what was known before this batch
+    weight.learn(levels := torch.tensor([0.01, 0.02]), torch.tensor([0.5, 0.1]))
     assert weight.average[150].item() == pytest.approx(0.991)
+    assert weight.weigh(levels).tolist() == pytest.approx([1 / 0.991] * 2)
+
+
+def test_an_adaptive_weight_learns_from_whole_batches_however_they_are_cut():
+    keys, x0 = [(0, 0, i) for i in range(8)], torch.randn(8, 4, 4, 4)
+    averages = []
+    for size in (8, 3, 1):
+        loss = DiffusionLoss(Objective(weight="adaptive"))
+        for i in range(0, 8, size):
+            loss(lambda x, r: x, x0[i : i + size], keys[i : i + size])
+        loss.conclude(lambda rows: rows)
+        averages.append(loss.adaptive.average)
+    assert torch.equal(averages[0], averages[1]) and torch.equal(averages[0], averages[2]) and averages[0].min() < 1
 
 
 def test_adaptive_weights_go_on_from_their_state():
     loss = DiffusionLoss(Objective(weight="adaptive"))
     keys, x0 = [(0, 0, i) for i in range(8)], torch.randn(8, 4, 4, 4)
     loss(lambda x, r: x, x0, keys)
+    loss.conclude(lambda rows: rows)
     other = DiffusionLoss(Objective(weight="adaptive"))
     other.load_state_dict(loss.state_dict())
     again = [(0, 1, i) for i in range(8)]

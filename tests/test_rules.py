@@ -2,20 +2,23 @@
 
 import json
 
+import compose_plainly
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import settings as tries
+from hypothesis import strategies as st
 
-from sotediffusion.curate.compose.rules import Era, Rule, Rules, RulesSettings, Source
+from sotediffusion.curate.compose.matching import LISTS, READS
+from sotediffusion.curate.compose.rules import CARD_SOURCES, Era, Rule, Rules, RulesSettings, Source
 from sotediffusion.types import UserError
-
-LISTS = ("side_artist", "side_series", "side_tags", "side_general", "side_meta")
 
 
 def told(*pictures: dict, settings: RulesSettings = RulesSettings()) -> list[dict]:
     step = Rules(settings)
-    kinds = {name: pa.list_(pa.string()) if name in LISTS else pa.string() for name in step.reads}
-    columns = [pa.array([{"path": "a.png", **picture}.get(name) for picture in pictures], kinds[name]) for name in step.reads]
-    return step.process(pa.record_batch(columns, names=list(step.reads))).to_pylist()
+    step.setup()
+    columns = [pa.array([{"path": "a.png", **picture}.get(f.name) for picture in pictures], f.type) for f in READS]
+    return step.process(pa.record_batch(columns, schema=READS)).to_pylist()
 
 
 @pytest.mark.parametrize(
@@ -119,6 +122,7 @@ def test_rules_that_cannot_be_meant_are_refused(settings, words):
 
 def test_columns_of_skipped_steps_may_be_null():
     step = Rules()
+    step.setup()
     columns = [pa.array(["a.png"]) if name == "path" else pa.nulls(1) for name in step.reads]
     assert step.process(pa.record_batch(columns, names=list(step.reads))).to_pylist()[0]["source"] == "image board"
 
@@ -126,3 +130,39 @@ def test_columns_of_skipped_steps_may_be_null():
 def test_many_folders_do_not_make_the_rules_forget():
     pictures = [{"path": f"{i}/pixiv/a.png", "side_artist": [f"n{i}"]} for i in range(3000)]
     assert [one["custom"] for one in told(*pictures)] == [[f"art by n{i}"] for i in range(3000)]
+
+
+TEXTS = st.sampled_from(["newest", "oldest", "visual novel cg", "art by me", "Full_Name (abc)", "A", "b, c", "comic", ""])
+EXTRA = st.sampled_from([
+    None, "not json", "[1]", '{"title": "Full, Name", "short": "abc"}', '{"title": "T", "short": ""}',
+    '{"meta": {"event": "Comiket 99"}}', '{"meta": "text", "n": 0}', '{"n": ["x", 1.5, true, null, ""]}',
+])  # fmt: skip
+FOLDERS = st.sampled_from(["pixiv", "PIXIV.tar", "visual_novel_cg", "Name (abc)", "mid", "Newest", "sets", "x.tar::early", "x"])
+PICTURES = st.fixed_dictionaries({
+    "path": st.lists(FOLDERS, max_size=3).map(lambda names: "/".join([*names, "a.png"])),
+    **dict.fromkeys(LISTS, st.none() | st.lists(TEXTS, max_size=3)),
+    "side_site": st.sampled_from([None, "", "pixiv", "danbooru"]),
+    "side_date": st.sampled_from([None, "", "2020-01-01", "1999", "1800-01-01", "soon", "\u0661\u0669\u0669\u0669"]),
+    "side_extra": EXTRA,
+})  # fmt: skip
+CUSTOM = (
+    Rule(folders=("sets", "P*"), tags=("{folder}", "in a set")),
+    Rule(field="meta.event", values=("comi*",), tags=("{meta.event} of {artist} | {meta.event}",)),
+    Rule(field="tags", values=("a", "b*"), tags=("{tags} {site}", "{n} | {date}")),
+    Rule(field="n", tags=("n {n}",)),
+    Rule(field="series", values=("*",), tags=("{series} by {artist} | {series}",)),
+)
+DATED = Source(name="kept", field="site", values=("danbooru",), dated=True, keep=("a*", "full name*"), tags=("{artist}",))
+SETTINGS = st.sampled_from([
+    RulesSettings(),
+    RulesSettings(custom=CUSTOM),
+    RulesSettings(eras=(Era("new", 2020, ("n*",)), Era("newest", 1900)), sources=(*CARD_SOURCES, DATED), custom=CUSTOM,
+                  other="web"),
+    RulesSettings(sources=()),
+])  # fmt: skip
+
+
+@tries(max_examples=40, deadline=None)
+@given(st.lists(PICTURES, max_size=6), SETTINGS)
+def test_all_at_once_is_as_plainly_one_by_one(pictures, settings):
+    assert told(*pictures, settings=settings) == [compose_plainly.judge(picture, settings) for picture in pictures]

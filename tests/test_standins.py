@@ -20,7 +20,7 @@ from sotediffusion.train.data import Folder, pixels
 from sotediffusion.train.draw import Drawing, draw
 from sotediffusion.train.loop import train
 from sotediffusion.train.recipes import scorers, tagger
-from sotediffusion.train.recipes.base import read_part
+from sotediffusion.train.recipes.base import planes, read_part
 from sotediffusion.train.standins import FOLDERS, export, open_world, recipe_of
 from sotediffusion.train.standins_check import agreement, check
 from sotediffusion.types import UserError
@@ -104,7 +104,7 @@ def test_the_exported_aesthetic_network_sees_1024_px_as_the_trained_one_sees_256
     read_part(runs / "aesthetic", "aesthetic", network)
     views = np.stack([scorer.view.make(picture.numpy()) for picture in pictures.fields["pictures"]])
     assert views.shape[1:] == (1024, 1024, 3)
-    small = torch.nn.functional.avg_pool2d(pixels(torch.from_numpy(views)), 4)
+    small = torch.nn.functional.avg_pool2d(planes(torch.from_numpy(views)).float(), 4)
     with torch.no_grad():
         logits = network(pixel_values=scorers.normalised(small, scorers.SHADOW_MEAN, scorers.SHADOW_STD)).logits
     np.testing.assert_allclose(scorer.score(views), (logits[:, 0] - logits[:, 1]).sigmoid().numpy(), atol=3e-3)
@@ -118,7 +118,7 @@ def test_the_exported_quality_network_and_mlp_give_the_recipes_scores_alone_and_
     for part, module in recipe.modules.items():
         read_part(runs / "quality", part, module)
     views = np.stack([scorer.view.make(picture.numpy()) for picture in pictures.fields["pictures"]])
-    seen = scorers.normalised(pixels(torch.from_numpy(views)), scorers.CLIP_MEAN, scorers.CLIP_STD)
+    seen = scorers.normalised(planes(torch.from_numpy(views)), scorers.CLIP_MEAN, scorers.CLIP_STD)
     with torch.no_grad():
         wanted = recipe.modules["mlp"](recipe.modules["quality"](pixel_values=seen).image_embeds).sigmoid().numpy()
     together = scorer.score(views)
@@ -127,7 +127,7 @@ def test_the_exported_quality_network_and_mlp_give_the_recipes_scores_alone_and_
 
 
 def test_training_sees_what_the_contracts_show(pictures):
-    batch = pixels(pictures.fields["pictures"])
+    batch = planes(pictures.fields["pictures"])
     raw = [picture.numpy() for picture in pictures.fields["pictures"]]
 
     def small(view, factor):
@@ -136,12 +136,13 @@ def test_training_sees_what_the_contracts_show(pictures):
 
     pairs = [
         (tagger.squared(batch), small(square_view(), 2).flip(1)),
-        (scorers.resized(batch, 256, 256), small(squashed_view(1024), 4)),
-        (scorers.centred(batch), small(centre_view(224), 1)),
+        (scorers.resized(batch, 256, 256) / 255, small(squashed_view(1024), 4)),
+        (scorers.centred(batch) / 255, small(centre_view(224), 1)),
     ]
     for ours, theirs in pairs:
         assert ours.shape == theirs.shape
         assert (ours - theirs).abs().mean() < 0.01
+    assert (pairs[2][0] - pairs[2][1]).abs().max() < 2.5 / 255  # the same filter, in bytes too
 
 
 @pytest.mark.parametrize("number", [0, 5, 31])
@@ -159,7 +160,7 @@ def test_damage_in_training_pictures_is_that_of_published_ones(number):
 
 def test_varied_pictures_stay_whole_and_in_the_square(pictures):
     torch.manual_seed(0)
-    batch = pixels(pictures.fields["pictures"]) * 0.5  # nothing white, so that the frame can be told
+    batch = planes(pictures.fields["pictures"]) // 2  # nothing white, so that the frame can be told
     for _ in range(5):
         varied = tagger.squared(batch, varied=True)
         assert varied.shape[2:] == (224, 224)
@@ -199,6 +200,26 @@ def test_patches_begin_as_waves_that_differ():
     scorers.cosine_patches(weight, rise=2)
     rows = torch.nn.functional.normalize(weight.flatten(1), dim=1)
     assert (rows @ rows.T - torch.eye(128)).abs().max() < 0.05
+
+
+def test_a_patch_of_half_the_contrast_stays_fainter_behind_the_first_norm(data):
+    """CLIP's first norm alone would make them equal, and with them all amounts of blur and grain."""
+    world = open_world(data)
+    tower = scorers.QualityRecipe(world.folder, world.seed, **SHAPES["quality"]).modules["quality"].vision_model
+    grain = torch.randn(2, 3, 224, 224) * 0.3
+    with torch.no_grad():
+        loud, faint = (tower.pre_layrnorm(tower.embeddings(grain * share))[:, 1:, :-2] for share in (1.0, 0.5))
+    assert faint.std() / loud.std() < 0.85
+
+
+def test_first_embeddings_differ_between_pictures_as_much_as_they_agree(data):
+    world = open_world(data)
+    recipe = scorers.QualityRecipe(world.folder, world.seed, **SHAPES["quality"])
+    batch = next(world.folder.batches(0, 0, 16))
+    with torch.no_grad():
+        embeds = recipe.modules["quality"](pixel_values=recipe.seen(batch, varied=False)).image_embeds
+    unit = torch.nn.functional.normalize(embeds, dim=1)
+    assert unit.var(0).sum() > 0.2
 
 
 def test_precision_and_recall_count_tags_over_all_pictures():

@@ -5,10 +5,15 @@ import pickle
 import cv2
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from PIL import Image
 from tiny_models import CLIP, SHADOW
 from transformers import CLIPImageProcessorPil, ViTImageProcessorPil
 
-from sotediffusion.curate.inference.views import batch, centre, centre_view, square, square_view, squashed, squashed_view
+from sotediffusion.curate.inference.resampling import resized
+from sotediffusion.curate.inference.turning import BAND, turn
+from sotediffusion.curate.inference.views import FILTERS, batch, centre, centre_view, square, square_view, squashed, squashed_view
 
 SIZES = [(300, 200), (200, 300), (97, 1024), (1100, 701), (448, 448), (64, 31), (7, 4), (447, 449)]  # height, width
 
@@ -21,16 +26,65 @@ def picture(height: int, width: int) -> np.ndarray:
     return np.where((x // 37 + y // 23)[..., None] % 2, smooth, random.integers(0, 256, (height, width, 3))).astype(np.uint8)
 
 
-@pytest.mark.parametrize(("height", "width"), SIZES)
-def test_the_taggers_view_is_kohyas(height, width):
+def kohyas(image: np.ndarray, size: int) -> np.ndarray:
     """Written down again in numpy: BGR, padded with white to a centred square, the odd pixel behind, then one resize."""
-    image = picture(height, width)
+    height, width = image.shape[:2]
     side = max(height, width)
     padded = np.full((side, side, 3), 255, np.uint8)
     top, left = (side - height) // 2, (side - width) // 2
     padded[top : top + height, left : left + width] = image[:, :, ::-1]
-    wanted = cv2.resize(padded, (448, 448), interpolation=cv2.INTER_AREA if side > 448 else cv2.INTER_LANCZOS4)
-    assert np.array_equal(square(image), wanted)
+    return cv2.resize(padded, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_LANCZOS4)
+
+
+@pytest.mark.parametrize(("height", "width"), [*SIZES, (1344, 900), (2001, 40), (33, 1999), (500, 16), (500, 15)])
+def test_the_taggers_view_is_kohyas(height, width):
+    image = picture(height, width)
+    assert np.array_equal(square(image), kohyas(image, 448))
+
+
+SIDES = st.integers(1, 5 * BAND + 3)
+
+
+@given(SIDES, SIDES, st.integers(16, 130))
+@example(BAND, 3 * BAND, BAND)  # a whole factor
+@example(BAND + 1, 300, 299)  # hardly any shrinking
+@example(16, 4 * BAND + 1, 16)
+@example(4 * BAND + 7, 17, 100)
+def test_the_taggers_view_of_any_size_is_opencvs_to_the_bit(height, width, size):
+    image = picture(height, width)
+    assert np.array_equal(square(image, size), kohyas(image, size))
+
+
+WANTED = st.integers(1, 3 * BAND)
+
+
+@given(SIDES, SIDES, WANTED, WANTED, st.sampled_from(FILTERS), st.randoms(use_true_random=False))
+@example(2 * BAND + 1, 300, 70, 290, 3, None)  # down the columns first
+@example(300, 2 * BAND + 1, 290, 70, 3, None)
+@example(16, 16, 150, 150, 2, None)
+def test_resizing_and_cutting_out_is_pillows_to_the_bit(height, width, high, wide, filter, dice):
+    image = picture(height, width)
+    top, left = (dice.randrange(high), dice.randrange(wide)) if dice else (0, 0)
+    rows, columns = (dice.randint(1, high - top), dice.randint(1, wide - left)) if dice else (high, wide)
+    wanted = np.asarray(Image.fromarray(image).resize((wide, high), filter))[top : top + rows, left : left + columns]
+    assert np.array_equal(resized(image, high, wide, filter, (top, left, rows, columns)), wanted)
+
+
+@given(st.integers(8, BAND), st.integers(8, 300))
+def test_turning_reaches_every_byte_and_no_other(rows, width):
+    source = np.random.default_rng(rows * width).integers(1, 256, (rows, width)).astype(np.uint8)
+    to = np.zeros((width, BAND), np.uint8)
+    turn(source, to)
+    assert np.array_equal(to[:, :rows], source.T) and not to[:, rows:].any()
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_edges_of_full_contrast_are_clipped_as_pillow_clips_them(value):
+    image = np.full((200, 300, 3), 255 - value, np.uint8)
+    image[:, ::2] = value
+    for filter in FILTERS:
+        wanted = np.asarray(Image.fromarray(image).resize((131, 77), filter))
+        assert np.array_equal(resized(image, 77, 131, filter), wanted)
 
 
 def test_a_square_of_the_size_itself_comes_unchanged():

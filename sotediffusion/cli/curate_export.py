@@ -1,6 +1,5 @@
 """`sote curate export`: a catalogue as a folder that trainers read."""
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -10,9 +9,7 @@ FORMS = ("kohya", "parquet", "webdataset")
 
 @click.command("export")
 @click.argument("catalogue")
-@click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="A new folder, or one exported to before."
-)
+@click.option("--out", metavar="PLACE", required=True, help="A new folder, one exported to before, or a URL for packed forms.")
 @click.option(
     "--form",
     type=click.Choice(FORMS),
@@ -25,9 +22,9 @@ FORMS = ("kohya", "parquet", "webdataset")
 @click.option("--name", default="card", show_default=True, help="Of the set, in the names of folders and files.")
 @click.option("-s", "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="per_file, resolution, keep.")
 def command(
-    catalogue: str, out: Path, form: str, version: str | None, source: str | None, name: str, assignments: tuple[str, ...]
+    catalogue: str, out: str, form: str, version: str | None, source: str | None, name: str, assignments: tuple[str, ...]
 ) -> None:
-    """Export the pictures of CATALOGUE that stayed, with their captions, into a folder. Run it again to bring it up to date.
+    """Export the pictures of CATALOGUE that stayed, with their captions, to a folder or URL. Run it again to bring it up to date.
 
     kohya: folders `<repeats>_<name>` with .txt files, metadata.json, dataset.toml; files share their blocks with the source where
     the file system can. parquet: data/train-*.parquet for `datasets`. webdataset: tars of pictures, captions and JSON.
@@ -51,7 +48,7 @@ def _show(bar: Any, count: int) -> None:
     bar.update(count - bar.n)
 
 
-def _tell(out: Path, form: str, done: Any) -> None:
+def _tell(out: str, form: str, done: Any) -> None:
     click.echo(f"{done.pictures} pictures in {out} as {form}")
     if done.converted:
         click.echo(f"{done.converted} of them made new as PNG, which others would have shown turned, transparent or not at all")

@@ -11,13 +11,13 @@ GROUPED = "`group` is not null or candidate is not null or drop_dedupe is not nu
 
 
 @click.command()
-@click.argument("catalogue", type=click.Path(path_type=Path))
+@click.argument("catalogue")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the page here.")
 @click.option("--apply", "verdicts_file", type=click.Path(dir_okay=False, path_type=Path), help="Take in a page's verdicts.json.")
 @click.option("--source", metavar="DIR", help="Where the pictures are now, if they have moved.")
 @click.option("--models", type=click.Path(file_okay=False, path_type=Path), help="Where the tagger lies, for what was left out.")
 @click.option("--all", "everything", is_flag=True, help="Show groups that were decided already, too.")
-def command(catalogue: Path, out: Path | None, verdicts_file: Path | None, **options: Any) -> None:
+def command(catalogue: str, out: Path | None, verdicts_file: Path | None, **options: Any) -> None:
     """Decide which near-duplicates of CATALOGUE are one picture, and which one is kept.
 
     \b
@@ -33,12 +33,11 @@ def command(catalogue: Path, out: Path | None, verdicts_file: Path | None, **opt
         _write(catalogue, out, **options)
 
 
-def _write(catalogue: Path, out: Path, source: str | None, models: Path | None, everything: bool) -> None:
+def _write(catalogue: str, out: Path, source: str | None, models: Path | None, everything: bool) -> None:
     from sotediffusion.cli.curate_report import voucher_of
     from sotediffusion.curate.catalogue import find_version, read
     from sotediffusion.curate.dedupe.review import groups_of, undecided, write_page
-    from sotediffusion.curate.dedupe.verdicts import FILE, Verdicts
-    from sotediffusion.curate.dedupe.verdicts import read as read_verdicts
+    from sotediffusion.curate.dedupe.verdicts import Verdicts, held
     from sotediffusion.curate.engine.store import Store
     from sotediffusion.curate.pipeline import resolve, sections
     from sotediffusion.curate.report.stats import Catalogue
@@ -52,7 +51,7 @@ def _write(catalogue: Path, out: Path, source: str | None, models: Path | None, 
     tagged = "tag_ids" in dataset.schema.names
     vouched = "tag_ids is not null and drop_dedupe is null" if tagged else "true"
     rows = dataset.to_table(columns={name: f"`{name}`" for name in COLUMNS} | {"vouched": vouched}, filter=GROUPED).to_pylist()
-    verdicts = Verdicts() if everything else read_verdicts(catalogue / FILE)
+    verdicts = Verdicts() if everything else held(Store(catalogue))
     groups = undecided(groups_of(rows, rows), verdicts)
     settings = resolve({name: table for name, table in chosen.settings.items() if name in sections()})
     opened = open_source(source or chosen.settings["source"])
@@ -60,9 +59,9 @@ def _write(catalogue: Path, out: Path, source: str | None, models: Path | None, 
     click.echo(f"{out}: {count} of {len(groups)} undecided groups; open it in a browser, then give what it downloads to --apply")
 
 
-def _apply(catalogue: Path, verdicts_file: Path) -> None:
+def _apply(catalogue: str, verdicts_file: Path) -> None:
     from sotediffusion.curate.catalogue import find_version
-    from sotediffusion.curate.dedupe.verdicts import FILE, read, to_json
+    from sotediffusion.curate.dedupe.verdicts import FILE, held, read, to_json
     from sotediffusion.curate.engine.store import Store
     from sotediffusion.types import UserError
 
@@ -70,7 +69,7 @@ def _apply(catalogue: Path, verdicts_file: Path) -> None:
         raise UserError("apply", f"{verdicts_file} does not exist; give the file that the page downloaded")
     store = Store(catalogue)
     find_version(store)
-    before = read(catalogue / FILE)
+    before = held(store)
     after = before.then(read(verdicts_file))
     store.write(FILE, to_json(after).encode())
     new = len((after.same | after.different) - (before.same | before.different))

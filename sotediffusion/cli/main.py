@@ -20,6 +20,7 @@ AREAS = {
     "miniature": ("sotediffusion.cli.miniature", "group", "Draw the small world that the embedded model was trained on."),
     "curate": ("sotediffusion.cli.curate", "group", "Turn a pile of pictures into a training catalogue."),
     "train": ("sotediffusion.cli.train", "group", "Train a cascade, or a part of it."),
+    "serve": ("sotediffusion.cli.serve", "group", "Look after a server."),
 }
 
 

@@ -1,4 +1,4 @@
-"""`sote train`: draw training pictures, train the parts of a cascade, put them together."""
+"""`sote train`: fine-tune a model; draw training pictures, train the parts of a cascade, put them together."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from sotediffusion.cli.progress import TrainingLine
+from sotediffusion.cli.train_run import command as run
 from sotediffusion.cli.train_standins import standins
 
 
@@ -15,6 +16,7 @@ def group() -> None:
     """Train a cascade, or a part of it."""
 
 
+group.add_command(run)
 group.add_command(standins)
 
 

@@ -100,7 +100,7 @@ def commit(finished: Finished, settings: Mapping[str, Any], name: str | None = N
         if not name or name == _next_name(known):
             return None
         dataset = _open(store, latest.number)
-    version = _describe(finished, dataset, name, settings)
+    version = _describe(finished, dataset, name, settings, latest)
     store.write(f"{VERSIONS}/{name}.json", json.dumps(asdict(version), indent=1).encode())
     for tag in (name, LATEST):
         with suppress(ValueError, OSError):
@@ -125,7 +125,7 @@ def _update(finished: Finished, latest: Version | None) -> tuple[Any, bool]:
         return _create(finished), True  # anew, as a replaced column stays in the file of its neighbours
     states = finished.states(held)
     changed = [step for step, state in states.items() if latest.states.get(step) != state]
-    fresh = np.setdiff1d(finished.rows, held)
+    fresh = _without(finished.rows, held)
     steps = [step for step in changed if step != REASON]
     schema = finished.schema([finished.placed[step] for step in steps], REASON in changed)
     whole = finished.schema(finished.placed.values(), True)
@@ -174,12 +174,20 @@ def _rows(finished: Finished, rows: Rows) -> tuple[pa.Schema, Iterator[pa.Record
     return schema, batches()
 
 
-def _describe(finished: Finished, dataset: Any, name: str, settings: Mapping[str, Any]) -> Version:
-    held = np.concatenate([np.empty(0, np.int64), *(b.column(ROW).to_numpy() for b in dataset.to_batches(columns=[ROW]))])
-    reasons = count_reasons(dataset)
+def _without(rows: Rows, held: Rows) -> Rows:
+    """The rows that are not held yet."""
+    there = np.zeros(int(max(rows.max(initial=-1), held.max(initial=-1))) + 1, bool)
+    there[held] = True
+    return rows[~there[rows]]
+
+
+def _describe(finished: Finished, dataset: Any, name: str, settings: Mapping[str, Any], latest: Version | None) -> Version:
+    held = dataset.to_table(columns=[ROW]).column(ROW).to_numpy()
     states = finished.states(held) | {"erased": str(int(finished.ledger.erased[held].sum()))}
+    same = latest is not None and (latest.rows, latest.states.get(REASON)) == (len(held), states[REASON])
+    reasons = latest.reasons if latest and same else dict(count_reasons(dataset))
     created, kept = time.strftime("%Y-%m-%d %H:%M:%S"), len(held) - sum(reasons.values())
-    return Version(name, dataset.version, created, len(held), kept, dict(reasons), states, dict(settings))
+    return Version(name, dataset.version, created, len(held), kept, reasons, states, dict(settings))
 
 
 def count_reasons(dataset: Any) -> Counter[str]:

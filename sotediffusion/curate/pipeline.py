@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sotediffusion.config import build, plain, to_toml
+from sotediffusion.curate.again import forget_errors
 from sotediffusion.curate.catalogue import Version, check_name, commit, versions
 from sotediffusion.curate.engine.columns import Finished
 from sotediffusion.curate.engine.local import Local
@@ -208,6 +209,7 @@ def run(order: Order, report: Callable[[Progress], None]) -> tuple[Version | Non
         secret = _about(store)
         places = Places(source, store, order.models, order.secrets or {})
         steps = chain(order.settings, places, order.skip)
+        forget_errors(store, steps)
         told = {"source": masked(whole(order.source)), "skip": list(order.skip), **plain(dict(order.settings))}
         store.write(SETTINGS, to_toml(told).encode())
         with _executor(order, store, source) as executor:

@@ -45,6 +45,7 @@ class Step(ABC):
     sees_dropped: ClassVar[bool] = False  # whether pictures that earlier steps dropped are handed over too
     erases: ClassVar[bool] = False  # a picture it drops keeps nothing but sha256 anywhere, and its reason becomes "policy"
     gpus: float = 0  # GPUs that a worker of it needs; a cluster places it by this number
+    errors: str | None = None  # its column that says why a picture has no answer; such pictures are handed over again next time
     workers: int | None = None  # most processes of one machine that do it at a time, for what is large or has its own threads
 
     @abstractmethod

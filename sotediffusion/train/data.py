@@ -10,7 +10,7 @@ import queue
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,18 @@ class Batch:
     keys: list[Key]
     tags: list[dict[str, list[str]]]
     fields: dict[str, Tensor] = field(default_factory=dict)
+    whole: int | None = None  # samples of the step that these are one process's share of; None: they are all of it
+    last: bool = True  # of this process's shares of the step
+    void: bool = False  # stands in where there is nothing; it counts for nothing
 
     @property
     def size(self) -> int:
         return len(self.keys)
+
+    def take(self, rows: list[int]) -> "Batch":
+        """Only these samples, in this order."""
+        fields = {name: values[rows] for name, values in self.fields.items()}
+        return replace(self, keys=[self.keys[row] for row in rows], tags=[self.tags[row] for row in rows], fields=fields)
 
 
 @dataclass(frozen=True)

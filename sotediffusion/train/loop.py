@@ -1,27 +1,29 @@
 """The one training loop: every part of the cascade is trained by this function, image by image, resumable to the bit.
 
 To resume training, run the same command again. Nothing random is carried from step to step: batches follow from (seed,
-epoch, sample), the networks' own randomness from (seed, images seen), so a checkpoint needs no random state.
+epoch, sample), the networks' own randomness from (seed, images seen), so a checkpoint needs no random state. Several processes
+walk through it in step, each with its rows of every batch.
 """
 
-import json
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from sotediffusion.train import checkpoint
+from sotediffusion.train import checkpoint, resume
 from sotediffusion.train.data import Batch, prefetch
+from sotediffusion.train.distributed import ALONE, Ranks, apart
 from sotediffusion.train.ema import Ema
-from sotediffusion.train.optim import Schedule, adamw, clip, groups, rate, set_rate
-from sotediffusion.types import UserError
+from sotediffusion.train.optim.kinds import Choice, groups
+from sotediffusion.train.optim.schedule import Schedule, rate
+from sotediffusion.train.optim.stepping import Stepper, Stepping
+from sotediffusion.train.pieces import pieces
+from sotediffusion.train.status import Health, Status, Window, signals
 
 
 class Source(Protocol):
@@ -32,7 +34,7 @@ class Source(Protocol):
         """Changes with the data, so that no run goes on with other data than it began with."""
 
     def batches(self, seed: int, images: int, size: int) -> Iterator[Batch]:
-        """Batches of about `size` samples for ever, from the point where `images` have been seen."""
+        """Steps of about `size` samples for ever, whole or piece by piece, from the point where `images` have been seen."""
 
 
 class Recipe(Protocol):
@@ -42,11 +44,14 @@ class Recipe(Protocol):
     progress: float  # of the run, in [0, 1]; told before each loss
 
     @property
-    def modules(self) -> nn.Module:
+    def modules(self) -> nn.ModuleDict:
         """Everything that is saved; what requires gradients is trained."""
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """The scalar to minimise, and numbers to log."""
+        """The scalar to minimise, a mean over the samples, and numbers to log."""
+
+    def conclude(self, join: Callable[[Tensor], Tensor]) -> None:
+        """After the losses of a step: learn from them. `join` makes of rows (n, k), one a sample, those of all processes."""
 
     def state_dict(self) -> dict[str, Any]:
         """What else a checkpoint must hold, such as an adaptive loss weight."""
@@ -58,133 +63,157 @@ class Recipe(Protocol):
         """Of the averages of `modules`, the tensors that make up the trained part."""
 
 
+class Milestone(Protocol):
+    """Something to be done with the weights every so often, in all processes together."""
+
+    every: int  # images; 0 is at the end only
+
+    def reach(self, place: dict[str, Any], weights: dict[str, Tensor], last: bool) -> None:
+        """`place` says how many `images` and `steps` the run has behind it; of spread weights each process has its rows."""
+
+
 @dataclass(frozen=True)
 class Options:
     """How long and how fast to train. A run ends at `images` or after `minutes`, whichever comes first."""
 
     images: int
-    batch: int
+    batch: int  # samples a step, of all processes together
     lr: float
     minutes: float = math.inf  # of training time, over all restarts
     seed: int = 0
     decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.99)
     clip: float = 1.0
-    ema: float = 20_000  # half-life in images
+    ema: float = 20_000  # half-life in images; 0 keeps no averages
     schedule: Schedule = field(default_factory=Schedule)
     save_minutes: float = 10.0
     report_seconds: float = 10.0
     keep: int = 2  # numbered checkpoints
     device: str = "cpu"
-    bf16: bool = False  # compute under autocast; weights stay float32
+    bf16: bool = False  # compute under autocast; weights stay as they are
+    optimizer: str = "adamw"  # a key of optim.kinds.KINDS
+    arguments: dict[str, Any] = field(default_factory=dict)  # of the optimizer
+    rates: dict[str, float] = field(default_factory=dict)  # learning rates of modules that have their own, by name
+    micro: int = 0  # samples a forward pass, where the source gives whole batches; 0 is all that a process has of one
+    stepping: Stepping = field(default_factory=Stepping)  # but for `clip`, which is above
+    ema_on_host: bool = False
+    average_file: bool = True  # write the averaged weights beside each checkpoint
+    dry: int = 0  # steps of a run that changes and writes nothing; 0 is a real one
 
 
-@dataclass
-class Status:
-    """Where a run stands; what a progress bar shows and `stats.jsonl` keeps."""
-
-    images: int
-    total: int
-    progress: float  # of images or time, whichever is further
-    loss: float
-    lr: float
-    speed: float  # images a second since the last report
-    seconds: float  # trained, over all restarts
-    numbers: dict[str, float] = field(default_factory=dict)
-    outcome: str = "running"  # "finished", "interrupted"
-
-
-def train(recipe: Recipe, options: Options, folder: Path, report: Callable[[Status], None],
-          continue_from: Path | None = None) -> Status:
+def train(recipe: Recipe, options: Options, folder: Path, report: Callable[[Status], None], continue_from: Path | None = None,
+          ranks: Ranks = ALONE, milestones: Sequence[Milestone] = ()) -> Status:
     """Train `recipe` in the run folder `folder` until done or told to stop by SIGTERM or Ctrl-C; both save first.
 
     `continue_from` is another run's folder to start from: its last checkpoint before the learning rate fell. Raises
-    UserError naming the last good checkpoint when the loss or gradients are not finite.
+    UserError naming the last good checkpoint when the loss or gradients are not finite or the loss explodes.
     """
     # Set up the training state.
     modules = recipe.modules.to(options.device).train()
-    optimizer = adamw(groups(modules, options.lr, options.decay), options.betas)
-    ema = Ema(modules, options.ema)
-    holders = {"modules": modules, "optimizer": optimizer, "ema": ema, "recipe": recipe}
-    place: dict[str, Any] = {"images": 0, "seconds": 0.0, "start_images": 0, "cooled": False}
-    parameters = [p for p in modules.parameters() if p.requires_grad]
+    ranks.spread(modules, options.device)
+    stepper = _stepper(modules, options)
+    ema = Ema(modules, options.ema, options.ema_on_host)
+    holders = {"modules": modules, "optimizer": stepper, "ema": ema, "recipe": recipe}
+    checkpoints = folder / "checkpoints"
 
     # Load the last checkpoint, or another run's, and write down what is going to be done.
-    checkpoints = folder / "checkpoints"
-    name = checkpoint.latest(checkpoints)
-    if name:
-        state = checkpoint.load(checkpoints, name)
-        _check_data(state["place"].get("data"), recipe.source, folder)
-        place = _restore(holders, state)
-    elif continue_from:
-        place = _restore(holders, _warm(continue_from / "checkpoints"))
-        place |= {"seconds": 0.0, "start_images": place["images"], "cooled": False}
-        for group in optimizer.param_groups:
-            group["peak"] = options.lr
-    place["data"] = recipe.source.identity
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint.save_json(folder / "options.json", _plain(asdict(options)))
-    log = _open_stats(folder / "stats.jsonl", place["images"])
-    total = place["start_images"] + options.images
+    place = resume.begin(holders, folder, recipe.source.identity, options.optimizer, ranks, continue_from)
+    place.setdefault("steps", place["images"] // options.batch)
+    saved = place["images"] if checkpoint.latest(checkpoints) else -1
+    first_step, total = place["steps"], place["start_images"] + options.images
+    window, health = Window(), Health(place, checkpoints)
+    forward = ranks.forward(recipe)
+    log = resume.open_log(folder, options, place["images"], ranks)
     last_save = last_report = time.monotonic()
-    window = _Window()
-    outcome = "finished"
 
-    with _signals() as stop, prefetch(recipe.source.batches(options.seed, place["images"], options.batch)) as batches, log:
+    with signals() as stop, prefetch(recipe.source.batches(options.seed, place["images"], options.batch)) as batches, log:
         while True:
             # Done?
             progress = _progress(place, options)
-            if progress >= 1 or stop:
-                outcome = "finished" if progress >= 1 else "interrupted"
+            stopped = ranks.total([len(stop)])[0] > 0
+            if progress >= 1 or stopped or place["steps"] - first_step == options.dry > 0:
+                outcome = "finished" if progress >= 1 else "interrupted" if stopped else "tried"
                 break
 
             # Keep the point from which the run can be continued warm.
             if options.schedule.shape == "cooldown" and progress > 1 - options.schedule.cooldown and not place["cooled"]:
                 place["cooled"] = True
-                checkpoint.save(checkpoints, "before-cooldown", _capture(holders, place), options.keep)
+                if not options.dry:
+                    checkpoint.save(checkpoints, "before-cooldown", resume.capture(holders, place), options.keep, ranks)
 
             # Evaluate the loss and its gradients.
             started = time.monotonic()
-            batch = next(batches)
-            torch.manual_seed(_mix(options.seed, place["images"]))
+            seed = _mix(options.seed, place["images"])
+            torch.manual_seed(seed + ranks.number)
             recipe.progress = progress
-            with torch.autocast(options.device, torch.bfloat16, enabled=options.bf16):
-                loss, numbers = recipe.loss(batch)
-            loss.backward()  # type: ignore[no-untyped-call]
+            lr = stepper.begin(rate(options.schedule, place["images"] - place["start_images"], progress), seed)
+            loss, whole = 0.0, 0
+            for piece in pieces(batches, options.micro, ranks):
+                whole = piece.whole
+                with apart(forward, piece.last):
+                    with torch.autocast(options.device, torch.bfloat16, enabled=options.bf16):
+                        mean, numbers = forward(piece.batch)
+                    loss += mean.item() * piece.share
+                    if options.stepping.fused:  # the step is taken in the backward pass
+                        health.finite(loss)
+                    weight = stepper.take(piece.share) * ranks.count
+                    if piece.share or ranks.count > 1:
+                        (mean if weight == 1 else mean * weight).backward()
+                window.note(numbers if piece.share else {})
+            recipe.conclude(lambda rows, whole=whole: ranks.join(rows, whole))  # type: ignore[misc]
 
             # Run the optimizer.
-            norm = clip(parameters, options.clip)
-            if not math.isfinite(norm) or not math.isfinite(loss.item()):
-                raise UserError("train", f"loss {loss.item():g} (gradient norm {norm:g}) after {place['images']} images; "
-                                f"the last good checkpoint is {checkpoints / str(checkpoint.latest(checkpoints))}, lower the lr")
-            lr = set_rate(optimizer, rate(options.schedule, place["images"] - place["start_images"], progress))
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            norm = stepper.norm()
+            (loss,) = ranks.total([loss])
+            health.check(loss, norm)
+            stepper.step()
 
             # Update the average and the training state.
-            place["images"] += batch.size
-            ema.update(modules, place["images"], batch.size)
-            place["seconds"] += time.monotonic() - started
-            window.add(loss.item(), numbers | {"gradient norm": norm}, batch.size)
+            place["images"] += whole
+            place["steps"] += 1
+            ema.update(modules, place["images"], whole)
+            window.note({"gradient norm": norm})
+            window.add(loss, whole)
+            now = time.monotonic()
+            seconds, report_due, save_due = ranks.lead([
+                now - started, now - last_report >= options.report_seconds, now - last_save >= options.save_minutes * 60,
+            ])  # fmt: skip
+            place["seconds"] += seconds
 
             # Report status.
-            if time.monotonic() - last_report >= options.report_seconds:
-                status = window.status(place, total, _progress(place, options), lr)
-                _write(log, status)
+            if report_due:
+                status = window.status(place, total, _progress(place, options), lr, ranks)
+                resume.write(log, status)
                 report(status)
                 last_report = time.monotonic()
 
-            # Save a checkpoint.
-            if time.monotonic() - last_save >= options.save_minutes * 60:
-                _save(holders, place, folder, options)
-                last_save = time.monotonic()
+            # Do with the weights what is done every so often, then save a checkpoint.
+            for milestone in milestones:
+                if due(milestone.every, place["images"], whole) and _progress(place, options) < 1 and not options.dry:
+                    _reach(milestone, holders, place, last=False)
+            if save_due and not options.dry:
+                _save(holders, place, folder, options, ranks)
+                saved, last_save = place["images"], time.monotonic()
 
-        status = window.status(place, total, _progress(place, options), optimizer.param_groups[0]["lr"])
+        status = window.status(place, total, _progress(place, options), stepper.optimizer.param_groups[0]["lr"], ranks)
         status = replace(status, outcome=outcome)
-        _write(log, status)
-    _save(holders, place, folder, options)
+        resume.write(log, status)
+    if not options.dry and saved != place["images"]:
+        _save(holders, place, folder, options, ranks)
+    for milestone in milestones if outcome == "finished" and not options.dry else ():
+        _reach(milestone, holders, place, last=True)
     report(status)
     return status
+
+
+def _stepper(modules: nn.ModuleDict, options: Options) -> Stepper:
+    choice = Choice(options.optimizer, options.decay, options.arguments)
+    parameters = groups(modules, options.lr, options.decay, options.rates)
+    return Stepper(modules, choice, parameters, replace(options.stepping, clip=options.clip), bool(options.dry))
+
+
+def due(every: int, images: int, step: int) -> bool:
+    """Whether a step of `step` images that brought the run to `images` passed a multiple of `every`."""
+    return every > 0 and images // every > (images - step) // every
 
 
 def _progress(place: dict[str, Any], options: Options) -> float:
@@ -196,98 +225,20 @@ def _mix(seed: int, images: int) -> int:
     return (seed * 0x9E3779B97F4A7C15 + images * 0xBF58476D1CE4E5B9) % 2**63
 
 
-def _capture(holders: dict[str, Any], place: dict[str, Any]) -> dict[str, Any]:
-    return {key: holder.state_dict() for key, holder in holders.items()} | {"place": place}
+def _weights(holders: dict[str, Any]) -> dict[str, Tensor]:
+    """The averaged weights of the trained part, or where no averages are kept the weights themselves."""
+    weights: dict[str, Tensor] = holders["recipe"].weights(holders["ema"].of(holders["modules"]))
+    return weights
 
 
-def _restore(holders: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
-    for key, holder in holders.items():
-        holder.load_state_dict(state[key])
-    place: dict[str, Any] = state["place"]
-    return place
+def _reach(milestone: Milestone, holders: dict[str, Any], place: dict[str, Any], last: bool) -> None:
+    with holders["optimizer"].averaged():
+        milestone.reach(dict(place), _weights(holders), last)
 
 
-def _check_data(known: str | None, source: Source, folder: Path) -> None:
-    """UserError where a run would go on with other data; the first checkpoints did not say what they had seen."""
-    if known is not None and known != source.identity:
-        raise UserError("data", f"{folder} was trained on other data than is given now; give that again, or begin another run "
-                                f"with --out, which may start from this one by --continue-from {folder}")
-
-
-def _warm(checkpoints: Path) -> dict[str, Any]:
-    """The state another run had before its learning rate fell, or its last one."""
-    name = "before-cooldown" if (checkpoints / "before-cooldown.json").is_file() else checkpoint.latest(checkpoints)
-    if name is None:
-        raise UserError("continue-from", f"{checkpoints} holds no checkpoint; name the folder of a run")
-    return checkpoint.load(checkpoints, name)
-
-
-def _save(holders: dict[str, Any], place: dict[str, Any], folder: Path, options: Options) -> None:
+def _save(holders: dict[str, Any], place: dict[str, Any], folder: Path, options: Options, ranks: Ranks) -> None:
     """A numbered checkpoint, and beside it the averaged weights for drawing."""
-    checkpoint.save(folder / "checkpoints", f"{place['images']:012d}", _capture(holders, place), options.keep)
-    weights = holders["recipe"].weights(holders["ema"].values)
-    checkpoint.save_tensors(folder / "weights.safetensors", weights, {"images": str(place["images"])})
-
-
-def _plain(options: dict[str, Any]) -> dict[str, Any]:
-    """Options as JSON has them: an endless number of minutes is null."""
-    return {key: None if value == math.inf else value for key, value in options.items()}
-
-
-def _open_stats(path: Path, images: int) -> Any:
-    """The log, without the lines of steps that are about to be run again."""
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["images"] <= images]
-    checkpoint.replace_file(path, lambda temporary: temporary.write_text("".join(kept)))
-    return open(path, "a")
-
-
-def _write(log: Any, status: Status) -> None:
-    log.write(json.dumps(asdict(status)) + "\n")
-    log.flush()
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """A list that fills when SIGTERM or Ctrl-C comes, so that the loop can end its step; a second one acts as usual."""
-    received: list[int] = []
-    earlier: dict[int, Any] = {}
-
-    def note(number: int, frame: Any) -> None:
-        received.append(number)
-        signal.signal(number, earlier[number])
-
-    for wanted in (signal.SIGTERM, signal.SIGINT):
-        earlier[wanted] = signal.signal(wanted, note)
-    try:
-        yield received
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
-
-
-class _Window:
-    """Means over the steps since the last report."""
-
-    def __init__(self) -> None:
-        self.last: tuple[float, dict[str, float]] = (math.nan, {})
-        self.begin()
-
-    def begin(self) -> None:
-        self.started, self.images, self.loss = time.monotonic(), 0, 0.0
-        self.sums: dict[str, tuple[float, int]] = {}
-
-    def add(self, loss: float, numbers: dict[str, float], images: int) -> None:
-        self.images += images
-        self.loss += loss * images
-        for key, value in numbers.items():
-            total, count = self.sums.get(key, (0.0, 0))
-            self.sums[key] = (total + value, count + 1)
-
-    def status(self, place: dict[str, Any], total: int, progress: float, lr: float) -> Status:
-        elapsed = max(time.monotonic() - self.started, 1e-9)
-        if self.images:
-            self.last = (self.loss / self.images, {key: value / count for key, (value, count) in self.sums.items()})
-        result = Status(place["images"], total, progress, self.last[0], lr, self.images / elapsed, place["seconds"], self.last[1])
-        self.begin()
-        return result
+    checkpoint.save(folder / "checkpoints", f"{place['images']:012d}", resume.capture(holders, place), options.keep, ranks)
+    if options.average_file and ranks.first:
+        with holders["optimizer"].averaged():
+            checkpoint.save_tensors(folder / "weights.safetensors", _weights(holders), {"images": str(place["images"])})

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from sotediffusion.curate.inference.score import ClipScorer, ScoreSettings, ViTScorer
-from sotediffusion.curate.tag.step import Tagger
 from sotediffusion.curate.inference.views import square_view
+from sotediffusion.curate.tag.step import Tagger
 from sotediffusion.miniature.caption import tags_of
 from sotediffusion.miniature.render import render
 from sotediffusion.miniature.sample import sample_scene

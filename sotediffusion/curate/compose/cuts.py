@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sotediffusion.config import plain
-from sotediffusion.curate.compose.lists import encode, firsts, flatten, nest, typed
-from sotediffusion.curate.compose.vocabulary import KINDS, Vocabulary, by_kind
+from sotediffusion.curate.compose.vocabulary import KINDS, Vocabulary
+from sotediffusion.curate.lists import Array, encode, flatten, joined, nest, typed
 from sotediffusion.curate.step import Step
 from sotediffusion.curate.tag.taglist import CHARACTER, GENERAL, TagList, words
-from sotediffusion.safety.rating import RATINGS
+from sotediffusion.safety.rating import RATINGS, rating_of
 from sotediffusion.types import UserError
 
 LETTERS = "gsqe"  # a booru's ratings, in the order of RATINGS
@@ -24,7 +24,7 @@ READS = pa.schema([
     ("side_character", TAGS), ("side_series", TAGS), ("side_artist", TAGS),
     ("side_meta", TAGS), ("side_rating", pa.string()),
 ])  # fmt: skip
-Tagged = tuple["np.ndarray", "np.ndarray"]  # pictures, and the number of a tag of each
+ASIDE = (*KINDS, "artist", "meta")  # kinds that a sidecar may name a tag with
 
 
 @dataclass(frozen=True)
@@ -117,82 +117,86 @@ class Cut(Step):
 
     def process(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """Rating, characters, series and general tags of each picture."""
+        from sotediffusion.curate.compose.merging import by_kind
+
         columns = typed(rows, READS)
-        side = self._side(columns)
-        tagged = self._tagged(columns, np.unique(np.concatenate([row for row, _ in side])))
-        lists = [self._merge(one, two, len(rows)) for one, two in zip(side, tagged, strict=True)]
-        rating = ratings(columns, self.settings.rating)
-        return pa.record_batch([rating, *lists], schema=self.writes)
+        starts, codes = joined([*self._side(columns), self._tagged(columns)])
+        spare = self.settings.merge == "sidecar"
+        begins, numbers = by_kind(starts, codes, self.vocabulary.table, len(self.vocabulary.texts), spare)
+        texts = self.vocabulary.texts.array
+        lists = [nest(texts.take(pa.array(line[: ends[-1]])), ends) for ends, line in zip(begins, numbers, strict=True)]
+        return pa.record_batch([ratings(columns, self.settings.rating), *lists], schema=self.writes)
 
-    def _side(self, columns: dict[str, pa.Array]) -> list[Tagged]:
-        """What the sidecars say: characters, series and general tags."""
-        parts: list[tuple[Any, str | None]] = [(flatten(columns[f"side_{kind}"]), kind) for kind in KINDS]
-        parts = [(_untold(columns), None), *parts] if self.settings.merge != "tagger" else []
-        found = [by_kind(row, self.vocabulary.rows(values, kind)) for (row, values), kind in parts]
-        nothing = np.empty(0, np.int64)
-        return [(np.concatenate([nothing, *(told[place][0] for told in found)]),
-                 np.concatenate([nothing, *(told[place][1] for told in found)])) for place in range(len(KINDS))]  # fmt: skip
+    def _side(self, columns: dict[str, pa.Array]) -> list[tuple[Array, Array]]:
+        """What the sidecars say, as rows of the vocabulary: tags without a kind, then those with one.
 
-    def _tagged(self, columns: dict[str, pa.Array], spoken_for: "np.ndarray") -> list[Tagged]:
+        Of the tags without a kind only those count that the sidecar does not name with one too.
+        """
+        from sotediffusion.curate.compose.merging import said_by
+
+        if self.settings.merge == "tagger":
+            return []
+        found = [flatten(columns[name]) for name in ("side_tags", *(f"side_{kind}" for kind in ASIDE))]
+        starts = [begins for begins, _ in found]
+        codes, texts = encode([values for _, values in found])
+        told = joined(list(zip(starts[1:], codes[1:], strict=True)))
+        places = [self._places(code, texts, kind) for code, kind in zip(codes, (None, *KINDS), strict=False)]
+        places[0][said_by(starts[0], codes[0], *told, len(texts) + 1)] = self.vocabulary.nothing
+        return list(zip(starts, places, strict=False))
+
+    def _places(self, codes: Array, texts: pa.Array, kind: str | None) -> Array:
+        """Rows of the vocabulary for codes into texts; what is null is nothing."""
+        place = np.full(len(texts) + 1, self.vocabulary.nothing, np.int32)
+        used = np.bincount(codes, minlength=len(place))[:-1] > 0
+        place[:-1][used] = self.vocabulary.places(texts.filter(pa.array(used)).to_pylist(), kind)
+        return place[codes]
+
+    def _tagged(self, columns: dict[str, pa.Array]) -> tuple[Array, Array]:
         """What the tagger says, in the same form."""
-        row, ids = flatten(columns["tag_ids"])
+        starts, ids = flatten(columns["tag_ids"])
         output = ids.to_numpy(zero_copy_only=False)
         probability = columns["tag_probs"].flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-        kept = probability >= self.bounds[output]
-        if self.settings.merge == "sidecar":
-            kept &= ~np.isin(row, spoken_for)
-        return by_kind(row[kept], self.vocabulary.listed[output[kept]])
-
-    def _merge(self, one: Tagged, two: Tagged, count: int) -> pa.Array:
-        row, tag = np.concatenate([one[0], two[0]]), np.concatenate([one[1], two[1]])
-        order = np.argsort(row, kind="stable")
-        row, tag = row[order], tag[order]
-        first = firsts(row, tag)
-        return nest(self.vocabulary.texts(tag[first]), row[first], count)
-
-
-def _untold(columns: dict[str, pa.Array]) -> tuple["np.ndarray", pa.Array]:
-    """Of the tags without a kind those that the sidecar does not name with one too, nor as an artist or about the file."""
-    row, values = flatten(columns["side_tags"])
-    told = [flatten(columns[f"side_{kind}"]) for kind in (*KINDS, "artist", "meta")]
-    codes, _ = encode([values, *(values for _, values in told)])
-    rows = np.concatenate([row for row, _ in told])
-    order = np.argsort(rows, kind="stable")
-    left = firsts(row, codes[0], (rows[order], np.concatenate(codes[1:])[order]))
-    return row[left], values.filter(pa.array(left))
+        return starts, np.where(probability >= self.bounds[output], output, np.int32(self.vocabulary.nothing))
 
 
 def ratings(columns: dict[str, pa.Array], first: str) -> pa.Array:
-    """The card's rating of each picture: the likeliest of four, the milder on a tie; the booru's letter; a sidecar's word."""
-    probabilities = columns["rating_probs"]
-    head = np.full(len(probabilities), -1, np.int64)
-    known = probabilities.is_valid().to_numpy(zero_copy_only=False)
-    values = probabilities.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, len(RATINGS))
-    head[known] = values.argmax(axis=1)
+    """The card's rating of each picture: the tagger's likeliest, the booru's letter, a rating among the sidecar's tags."""
     side = pc.index_in(columns["side_rating"], pa.array(list(LETTERS))).fill_null(-1).to_numpy(zero_copy_only=False)
+    head = _likeliest(columns["rating_probs"])
     asked = [head, side] if first == "tagger" else [side, head]
     chosen = _first_known([*asked, _rating_words(columns["side_tags"])])
     return pa.array(RATINGS, pa.string()).take(pa.array(chosen, mask=chosen < 0))
 
 
-def _rating_words(tags: pa.Array) -> "np.ndarray":
-    """The place in RATINGS of the first rating among each picture's tags, -1 where there is none."""
-    row, values = flatten(tags)
-    named = pc.index_in(values, pa.array([*RATINGS, *TAGGERS_WORDS])).fill_null(-1).to_numpy(zero_copy_only=False)
-    found = np.full(len(tags), -1, np.int64)
-    told = np.flatnonzero(named >= 0)[::-1]  # of several the first is assigned last
-    found[row[told]] = np.array([*range(len(RATINGS)), 2, 3])[named[told]]
+def _likeliest(probabilities: pa.Array) -> Array:
+    """The place in RATINGS of what the tagger says, -1 where it says nothing or no numbers."""
+    values = np.full((len(probabilities), len(RATINGS)), np.nan, np.float32)
+    known = probabilities.is_valid().to_numpy(zero_copy_only=False)
+    values[known] = probabilities.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, len(RATINGS))
+    found = np.full(len(values), -1, np.int64)
+    known = np.isfinite(values).all(axis=1)
+    found[known] = rating_of(values[known])
     return found
 
 
-def _first_known(choices: list["np.ndarray"]) -> "np.ndarray":
+def _rating_words(tags: pa.Array) -> Array:
+    """The place in RATINGS of the first rating among each picture's tags, -1 where there is none."""
+    starts, values = flatten(tags)
+    named = pc.index_in(values, pa.array([*RATINGS, *TAGGERS_WORDS])).fill_null(-1).to_numpy(zero_copy_only=False)
+    found = np.full(len(tags), -1, np.int64)
+    told = np.flatnonzero(named >= 0)[::-1]  # of several the first is assigned last
+    found[np.searchsorted(starts, told, side="right") - 1] = np.array([*range(len(RATINGS)), 2, 3])[named[told]]
+    return found
+
+
+def _first_known(choices: list[Array]) -> Array:
     chosen = choices[0]
     for choice in choices[1:]:
         chosen = np.where(chosen >= 0, chosen, choice)
     return chosen
 
 
-def _bounds(tags: TagList | None, settings: CutSettings) -> "np.ndarray":
+def _bounds(tags: TagList | None, settings: CutSettings) -> Array:
     """The threshold of each tag of the list, float32; out of reach for what is neither general nor character."""
     kinds, own = {GENERAL: settings.general, CHARACTER: settings.character}, settings.thresholds
     listed = zip(tags.names, tags.categories, strict=True) if tags else ()

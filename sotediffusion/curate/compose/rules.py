@@ -1,27 +1,23 @@
 """Date, source and custom tags of a picture, from its folder and its sidecar; every rule is a line of the settings."""
 
-import json
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
 from dataclasses import dataclass
-from fnmatch import translate
 from functools import lru_cache
-from itertools import product
 from string import Formatter
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sotediffusion.config import plain
+from sotediffusion.curate.compose.matching import READS, Pile, Test, Verdicts, below, filled, fits, names_in
+from sotediffusion.curate.lists import Array, nest, typed
 from sotediffusion.curate.step import Step
 from sotediffusion.curate.tag.taglist import words
 from sotediffusion.types import UserError
 
-FIELDS = {"site": ("side_site",), "artist": ("side_artist",), "series": ("side_series",), "date": ("side_date",),
-          "tags": ("side_tags", "side_general", "side_meta")}  # fmt: skip
 FIRST_YEAR = 1900  # what a sidecar dates before it has no date
-GAPS = re.compile(r"[,\s]+")  # what would end a tag or break a line
-Fields = Callable[[str], Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -85,7 +81,7 @@ class Rules(Step):
 
     name = "rules"
     version = 1
-    reads = ("path", "side_extra", *dict.fromkeys(column for columns in FIELDS.values() for column in columns))
+    reads = tuple(READS.names)
     writes = pa.schema([("date", pa.string()), ("source", pa.string()), ("custom", pa.list_(pa.string()))])
 
     def __init__(self, settings: RulesSettings = RulesSettings()):
@@ -96,14 +92,13 @@ class Rules(Step):
         """All rules."""
         return plain(self.settings)
 
+    def setup(self) -> None:
+        """Compile the rules."""
+        self.book = Book(self.settings)
+
     def process(self, rows: pa.RecordBatch) -> pa.RecordBatch:
-        """The three columns, picture by picture; what a folder alone decides is decided once."""
-        book = Book(self.settings)
-        columns = {name: rows[name].to_pylist() for name in self.reads}
-        told = [book.judge({name: column[i] for name, column in columns.items()}) for i in range(len(rows))]
-        return pa.RecordBatch.from_arrays(
-            [pa.array([story[i] for story in told], field.type) for i, field in enumerate(self.writes)], schema=self.writes
-        )
+        """The three columns of all pictures at once; what a folder, a year or a tag decides is decided once."""
+        return pa.record_batch(self.book.judge(Pile(typed(rows, READS), self.book.verdicts)), schema=self.writes)
 
 
 class Book:
@@ -112,45 +107,102 @@ class Book:
     def __init__(self, settings: RulesSettings):
         self.settings = settings
         self.rules: tuple[Rule, ...] = (*settings.sources, *settings.custom)
-        self.eras = frozenset(era.tag for era in settings.eras)
-        self.places = lru_cache(1 << 16)(self._place)
-        self.years = lru_cache(1 << 10)(self._era_of_year)
+        self.eras = [era.tag for era in settings.eras]
+        tests: dict[str, list[Test]] = {"tags": [_equals(tag) for tag in self.eras]}
+        self.columns = [_ask(tests, rule.field, fits(rule.values)) if rule.values else None for rule in self.rules]
+        keep = [rule.keep if isinstance(rule, Source) else () for rule in self.rules]
+        self.kept = [_ask(tests, "tags", _worded(fits(patterns))) if patterns else None for patterns in keep]
+        self.verdicts = {field: Verdicts(asked) for field, asked in tests.items()}
+        self.folders = [fits(rule.folders) for rule in self.rules]
+        self.of_eras = [fits(era.folders) for era in settings.eras]
+        folders = [one.folders for one in self.rules] + [era.folders for era in settings.eras]
+        self.named = lru_cache(1 << 16)(fits(tuple(name for names in folders for name in names)))
+        self.place = lru_cache(1 << 16)(self._place)
+        self.year = lru_cache(1 << 10)(self._year)
+        self.wanted = [names_in(rule.tags) for rule in self.rules]
+        self.written = lru_cache(1 << 16)(self._written)
 
-    def judge(self, row: dict[str, Any]) -> tuple[str | None, str, list[str]]:
-        """Date tag, source and custom tags of one picture."""
-        places, era = self.places(row["path"].rpartition("/")[0].replace("::", "/"))
-        fields = _reader(row)
+    def judge(self, pile: Pile) -> list[pa.Array]:
+        """Date tag, source and custom tags of some pictures."""
+        places = [self.place(folder) for folder in pile.folders]
+        rows = [self._holds(rule, pile, places) for rule in range(len(self.rules))]
+        holds = np.array(rows, bool).reshape(len(self.rules), pile.count)
         count = len(self.settings.sources)
-        own = next((i for i in range(count) if _holds(self.rules[i], places[i], fields)), None)
-        fitting = [own] if own is not None else []
-        fitting += [i for i in range(count, len(self.rules)) if _holds(self.rules[i], places[i], fields)]
-        custom = [tag for i in fitting for tag in self._tags(i, places[i], fields, row["side_tags"])]
-        if own is None:
-            return self._date(row, era), row["side_site"] or self.settings.other, list(dict.fromkeys(custom))
-        source = self.settings.sources[own]
-        return (self._date(row, era) if source.dated else None), source.name, list(dict.fromkeys(custom))
+        own = np.full(pile.count, -1)
+        for source in reversed(range(count)):
+            own[holds[source]] = source
+        holds[:count] = own == np.arange(count)[:, np.newaxis]
+        return [self._dates(pile, places, own), self._sources(pile, own), self._custom(pile, places, holds)]
 
-    def _place(self, folder: str) -> tuple[list[str | None], str | None]:
+    def _place(self, folder: str) -> tuple[list[str | None], int]:
         """For every rule the folder below its own, empty if there is none, null where it does not match; and the folder's era."""
-        names = [name.removesuffix(".tar") for name in folder.split("/")]
-        era = next((e.tag for name in reversed(names) for e in self.settings.eras if _any(e.folders)(name)), None)
-        return [_below(names, rule.folders) for rule in self.rules], era
+        names = [name.removesuffix(".tar") for name in folder.replace("::", "/").split("/")]
+        if not any(map(self.named, names)):
+            return [None] * len(self.rules), -1
+        eras = (place for name in reversed(names) for place, test in enumerate(self.of_eras) if test(name))
+        return [below(names, test) for test in self.folders], next(eras, -1)
 
-    def _tags(self, place: int, folder: str | None, fields: Fields, found: list[str] | None) -> Iterator[str]:
-        rule = self.rules[place]
-        if isinstance(rule, Source) and rule.keep:
-            yield from (words(tag) for tag in found or () if _any(rule.keep)(words(tag)))
-        for template in rule.tags:
-            choices = (_fill(choice.strip(), folder, fields) for choice in template.split(" | "))
-            yield from next((tags for tags in choices if tags), [])
+    def _holds(self, rule: int, pile: Pile, places: list[tuple[list[str | None], int]]) -> Array:
+        """Which pictures have a folder of the rule, or a value that it wants in its field."""
+        found: Array = np.array([place[rule] is not None for place, _ in places])[pile.folder]
+        field = self.rules[rule].field
+        return found | pile.have(field, self.columns[rule]) if field else found
 
-    def _date(self, row: dict[str, Any], era: str | None) -> str | None:
-        year = (row["side_date"] or "")[:4]
-        by_year = self.years(int(year)) if year.isascii() and year.isdigit() and len(year) == 4 else None
-        return by_year or next((tag for tag in row["side_tags"] or () if tag in self.eras), None) or era
+    def _dates(self, pile: Pile, places: list[tuple[list[str | None], int]], own: Array) -> pa.Array:
+        years = pc.utf8_slice_codeunits(pile.columns["side_date"].fill_null(""), 0, 4).dictionary_encode()
+        by_year = np.array([self.year(year) for year in years.dictionary.to_pylist()], np.int64)[years.indices.to_numpy()]
+        by_folder = np.array([era for _, era in places])[pile.folder]
+        by_tag = np.full(pile.count, -1)
+        pictures, said = pile.own_tags()
+        items, eras = np.nonzero(said[:, : len(self.eras)])
+        by_tag[pictures[items[::-1]]] = eras[::-1]  # of several the first is assigned last
+        era = np.where(by_year >= 0, by_year, np.where(by_tag >= 0, by_tag, by_folder))
+        dated = np.array([source.dated for source in self.settings.sources] + [True])[own]
+        return pa.array(self.eras, pa.string()).take(pa.array(era, mask=~dated | (era < 0)))
 
-    def _era_of_year(self, year: int) -> str | None:
-        return next((era.tag for era in self.settings.eras if year >= max(era.since, FIRST_YEAR)), None)
+    def _year(self, year: str) -> int:
+        """The place of a year's era, -1 for what is no year or before all eras."""
+        if len(year) != 4 or not (year.isascii() and year.isdigit()):
+            return -1
+        since = (place for place, era in enumerate(self.settings.eras) if int(year) >= max(era.since, FIRST_YEAR))
+        return next(since, -1)
+
+    def _sources(self, pile: Pile, own: Array) -> pa.Array:
+        site = pile.columns["side_site"]
+        named = pa.array([source.name for source in self.settings.sources], pa.string()).take(pa.array(own, mask=own < 0))
+        return pc.coalesce(named, pc.if_else(pc.equal(site, ""), None, site), pa.scalar(self.settings.other))
+
+    def _custom(self, pile: Pile, places: list[tuple[list[str | None], int]], holds: Array) -> pa.Array:
+        found: dict[int, list[str]] = defaultdict(list)
+        for rule, fitting in enumerate(holds):
+            if fitting.any():
+                self._keep(rule, pile, fitting, found)
+                self._fill(rule, pile, [below[rule] for below, _ in places], np.flatnonzero(fitting), found)
+        tags = {picture: list(dict.fromkeys(found[picture])) for picture in sorted(found)}
+        counts = np.zeros(pile.count + 1, np.int64)
+        counts[np.array([*tags], np.int64) + 1] = [len(some) for some in tags.values()]
+        return nest(pa.array([tag for some in tags.values() for tag in some], pa.string()), np.cumsum(counts))
+
+    def _keep(self, rule: int, pile: Pile, fitting: Array, found: dict[int, list[str]]) -> None:
+        """The sidecar's tags that a source keeps."""
+        column = self.kept[rule]
+        if column is not None:
+            pictures, said = pile.own_tags()
+            for item in np.flatnonzero(said[:, column] & fitting[pictures]).tolist():
+                found[int(pictures[item])].append(words(pile.own_tag(item)))
+
+    def _fill(self, rule: int, pile: Pile, folders: list[str | None], rows: Array, found: dict[int, list[str]]) -> None:
+        """The rule's templates, filled in."""
+        wanted = self.wanted[rule]
+        values = [pile.values(name, rows) for name in wanted if name != "folder"]
+        places = [folders[place] for place in pile.folder[rows].tolist()] if "folder" in wanted else [None] * len(rows)
+        for row, folder, *given in zip(rows.tolist(), places, *values, strict=True):
+            found[row] += self.written(rule, folder or "", *given)
+
+    def _written(self, rule: int, folder: str, *given: tuple[str, ...]) -> list[str]:
+        names = [name for name in self.wanted[rule] if name != "folder"]
+        values = {"folder": (folder,), **dict(zip(names, given, strict=True))}
+        return [tag for template in self.rules[rule].tags for tag in filled(template, values)]
 
 
 def check(settings: RulesSettings) -> None:
@@ -170,56 +222,15 @@ def check(settings: RulesSettings) -> None:
                 raise UserError("rules", f"{template!r} is no template ({error}); write for example art by {{artist}}") from None
 
 
-def _holds(rule: Rule, folder: str | None, fields: Fields) -> bool:
-    """Whether the rule's folder matched, or its field does."""
-    if folder is not None:
-        return True
-    values = fields(rule.field) if rule.field else ()
-    return any(map(_any(rule.values), values)) if rule.values else bool(values)
+def _ask(tests: dict[str, list[Test]], field: str, test: Test) -> int:
+    """The place of a test among those of its field."""
+    tests.setdefault(field, []).append(test)
+    return len(tests[field]) - 1
 
 
-def _below(names: list[str], patterns: tuple[str, ...]) -> str | None:
-    for place, name in enumerate(names):
-        if patterns and _any(patterns)(name):
-            return names[place + 1] if place + 1 < len(names) else ""
-    return None
+def _equals(tag: str) -> Test:
+    return lambda text: text == tag
 
 
-@lru_cache(1 << 12)
-def _any(patterns: tuple[str, ...]) -> Callable[[str], bool]:
-    """Whether a text fits one of the patterns; what it said of a text it remembers."""
-    whole = re.compile("|".join(translate(pattern) for pattern in patterns) or r"(?!)", re.IGNORECASE)
-    return lru_cache(1 << 16)(lambda text: whole.match(text) is not None)
-
-
-def _fill(template: str, folder: str | None, fields: Fields) -> list[str]:
-    """The template with its fields filled in, once for each value; nothing where a value is missing."""
-    texts, names = zip(*((text, name) for text, name, _, _ in Formatter().parse(template)), strict=True)
-    values = [[""] if name is None else [folder or ""] if name == "folder" else fields(name) for name in names]
-    if any(name is not None and not any(found) for name, found in zip(names, values, strict=True)):
-        return []
-    filled = ("".join(part for pair in zip(texts, one, strict=True) for part in pair) for one in product(*values))
-    return [GAPS.sub(" ", words(tag)).strip() for tag in filled]
-
-
-def _reader(row: dict[str, Any]) -> Fields:
-    """Looks up a field of a picture's sidecar: its values as texts, none where it has none."""
-
-    def fields(name: str) -> Sequence[str]:
-        if name in FIELDS:
-            found = [row[column] for column in FIELDS[name] if row[column]]
-            return found[0] if len(found) == 1 and isinstance(found[0], list) else [text for one in found for text in _texts(one)]
-        try:
-            value = json.loads(row["side_extra"] or "null")
-        except ValueError:
-            return []
-        for key in name.split("."):
-            value = value.get(key) if isinstance(value, dict) else None
-        return _texts(value)
-
-    return fields
-
-
-def _texts(value: Any) -> list[str]:
-    values = value if isinstance(value, list) else [value]
-    return [str(item) for item in values if isinstance(item, str | int | float) and not isinstance(item, bool) and item != ""]
+def _worded(test: Test) -> Test:
+    return lambda text: test(words(text))

@@ -10,18 +10,17 @@ import pyarrow.compute as pc
 
 from sotediffusion.config import plain
 from sotediffusion.curate.compose.cuts import TAGS, AestheticTable, QualityTable, Table, check_table, cut, tags_of
-from sotediffusion.curate.compose.lists import encode, flatten, nest, typed
-from sotediffusion.curate.compose.tagrules import GROUPS, TagRules, TagSettings
+from sotediffusion.curate.compose.tagrules import GROUPS, REST, TagRules, TagSettings
 from sotediffusion.curate.inference.score import column_of
+from sotediffusion.curate.lists import Array, encode, flatten, joined, nest, typed
 from sotediffusion.curate.step import Step
 from sotediffusion.curate.text.step import SAYS, says
 from sotediffusion.names import unknown
 from sotediffusion.types import UserError
 
 CAPTION = pa.list_(pa.struct([("group", pa.string()), ("tags", TAGS)]))
-TEXT = GROUPS.index("text")
-DESCRIBING = [GROUPS.index(name) for name in ("character", "series", "rest")]
-Tags = tuple["np.ndarray", "np.ndarray", pa.Array]  # picture, group and tag
+DESCRIBING = ["character", "series", "rest"]  # groups that say what is to be seen
+Part = tuple[str, Array, Array]  # a group; where each picture's tags begin; their codes
 
 
 @dataclass(frozen=True)
@@ -79,35 +78,75 @@ class Compose(Step):
         """The columns of all pictures at once."""
         columns = typed(rows, self.columns)
         for name, table in _tables(self.settings):
-            columns[name] = cut(columns[column_of(table.score)], table).cast(pa.string())
-        row, group, tags = self._tags(columns)
-        caption = _grouped(row, group, tags, len(rows))
-        enough = np.bincount(row[np.isin(group, DESCRIBING)], minlength=len(rows)) >= self.settings.least
+            columns[name] = cut(columns[column_of(table.score)], table)
+        caption = self._caption(columns, len(rows))
         few = pa.array([f"few tags: less than {self.settings.least}"])
-        short = few.take(pa.array(np.zeros(len(rows), np.int8), mask=enough))
-        made = [columns["aesthetic"], columns["quality"], caption, self._repeats(columns, len(rows)), short]
-        return pa.RecordBatch.from_arrays(made, schema=self.writes)
+        short = few.take(pa.array(np.zeros(len(rows), np.int8), mask=self._enough(caption)))
+        scored = [columns[name].cast(pa.string()) for name, _ in _tables(self.settings)]
+        return pa.RecordBatch.from_arrays([*scored, caption, self._repeats(columns, len(rows)), short], schema=self.writes)
 
-    def _tags(self, columns: dict[str, pa.Array]) -> Tags:
-        """All tags of all pictures, picture by picture in the card's order, as the rules leave them."""
-        row, values = flatten(columns["general"])
-        told = pc.starts_with(values, f'{SAYS} "').to_numpy(zero_copy_only=False)  # a caption that was composed before
-        found = [(name, *_there(columns[name])) for name in ("aesthetic", "quality", "date", "rating")]
-        found += [(name, *flatten(columns[name])) for name in ("custom", "character", "series")]
-        found += [("rest", row[~told], values.filter(pa.array(~told)))]
+    def _caption(self, columns: dict[str, pa.Array], count: int) -> pa.Array:
+        """All tags of all pictures by group, picture by picture in the card's order, as the rules leave them."""
+        from sotediffusion.curate.compose.merging import by_group
+
+        parts, texts = self._parts(columns, count)
+        groups = np.array([GROUPS.index(name) for name, _, _ in parts])
+        starts, codes = joined([(begins, codes) for _, begins, codes in parts])
+        names = self.rules.texts.array
+        written = self._written(len(texts))
+        tags, begins, of_runs, pictures = by_group(starts, codes, groups, REST, written, len(names) + len(texts))
+        tags = (pa.concat_arrays([names, texts]) if len(texts) else names).take(pa.array(tags))
+        runs = [pa.array(GROUPS, pa.string()).take(pa.array(of_runs)), nest(tags, begins)]
+        return nest(pa.StructArray.from_arrays(runs, fields=list(CAPTION.value_type)), pictures)
+
+    def _parts(self, columns: dict[str, pa.Array], count: int) -> tuple[list[Part], pa.Array]:
+        """Every column's tags in the card's order; and the texts, whose codes come after those of the rules."""
+        one_each = np.arange(count + 1)
+        lists = [(name, *flatten(columns[name])) for name in ("custom", "character", "series")]
+        lists += [(name, one_each, columns[name]) for name in ("date", "rating")]
+        found, known = encode([values for *_, values in lists])
+        code = np.append(self.rules.codes(known.to_pylist()), np.int32(TagRules.UNSAID))
+        parts = [(name, begins, code[codes]) for (name, begins, _), codes in zip(lists, found, strict=True)]
+        parts += [(name, one_each, self._of_table(columns[name])) for name, _ in _tables(self.settings)]
+        begins, rest, earlier = self._rest(columns["general"])
+        parts.append(("rest", begins, rest))
         for column, tag in self.settings.measured.items():
-            places = np.flatnonzero(columns[column].fill_null(False).to_numpy(zero_copy_only=False))
-            found += [("rest", places, pa.array([tag] * len(places), pa.string()))]
-        ruled = self._ruled(found)
-        texts = _first_of(_texts(columns["text"]), (row[told], values.filter(pa.array(told))))
-        return _in_order([ruled, (texts[0], np.full(len(texts[0]), TEXT), texts[1])])
+            there = columns[column].fill_null(False).to_numpy(zero_copy_only=False)
+            parts.append(("rest", one_each, np.where(there, self.rules.codes([tag]), TagRules.UNSAID)))
+        read, texts = _texts(columns["text"], earlier)
+        parts.append(("text", one_each, np.where(read >= 0, read + len(self.rules.number), TagRules.UNSAID)))
+        return sorted(parts, key=lambda part: GROUPS.index(part[0])), texts
 
-    def _ruled(self, found: list[tuple[str, "np.ndarray", pa.Array]]) -> Tags:
-        row = np.concatenate([places for _, places, _ in found])
-        group = np.repeat([GROUPS.index(name) for name, _, _ in found], [len(places) for _, places, _ in found])
-        codes, texts = encode([values for _, _, values in found])
-        row, group, code, texts = self.rules.apply(row, group, np.concatenate(codes), texts)
-        return row, group, texts.take(pa.array(code))
+    def _of_table(self, tags: pa.DictionaryArray) -> Array:
+        """The codes of a score's tags."""
+        code = np.append(self.rules.codes(tags.dictionary.to_pylist()), np.int32(TagRules.UNSAID))
+        return code[tags.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
+
+    def _rest(self, general: pa.Array) -> tuple[Array, Array, tuple[Array, pa.Array]]:
+        """The general tags; apart from them the texts (pictures, texts) of captions that were composed before."""
+        begins, values = flatten(general)
+        (codes,), known = encode([values])
+        told = np.append(pc.starts_with(known, f'{SAYS} "').to_numpy(zero_copy_only=False), False)
+        code = np.full(len(told), TagRules.UNSAID, np.int32)
+        code[~told] = np.append(self.rules.codes(known.filter(pa.array(~told[:-1])).to_pylist()), np.int32(TagRules.UNSAID))
+        places = np.flatnonzero(told[codes]) if told.any() else np.empty(0, np.int64)
+        return begins, code[codes], (np.searchsorted(begins, places, side="right") - 1, values.take(pa.array(places)))
+
+    def _written(self, more: int) -> tuple[Array, Array, Array, Array]:
+        """The rules for every code, and for as many more whose texts are written as they are."""
+        rules, end = self.rules, len(self.rules.texts)
+        number = np.append(rules.number, np.arange(end, end + more, dtype=np.int32))
+        starts = np.append(rules.said_starts, np.full(more, rules.said_starts[-1]))
+        return number, np.append(rules.reserved, np.zeros(more, bool)), starts, rules.said
+
+    def _enough(self, caption: pa.Array) -> Array:
+        """Which pictures have the tags that are asked for."""
+        if self.settings.least <= 0:
+            return np.ones(len(caption), bool)
+        begins, runs = flatten(caption)
+        describing = pc.is_in(runs.field("group"), pa.array(DESCRIBING)).to_numpy(zero_copy_only=False)
+        tags = np.where(describing, pc.list_value_length(runs.field("tags")).to_numpy(), 0)
+        return np.diff(np.append(0, np.cumsum(tags))[begins]) >= self.settings.least  # type: ignore[no-any-return]
 
     def _repeats(self, columns: dict[str, pa.Array], count: int) -> pa.Array:
         times = np.ones(count, np.int16)
@@ -140,35 +179,13 @@ def _tables(settings: ComposeSettings) -> tuple[tuple[str, Table], ...]:
     return ("aesthetic", settings.aesthetic), ("quality", settings.quality)
 
 
-def _there(values: pa.Array) -> tuple["np.ndarray", pa.Array]:
-    """The rows that have a value, and the values."""
-    return np.flatnonzero(values.is_valid().to_numpy(zero_copy_only=False)), values.drop_null().cast(pa.string())
-
-
-def _texts(read: pa.Array) -> tuple["np.ndarray", pa.Array]:
-    """The card's tag of each text that was read."""
-    places, texts = _there(read)
-    said = pa.array([says(text) for text in texts.to_pylist()], pa.string())
-    return places[said.is_valid().to_numpy(zero_copy_only=False)], said.drop_null()
-
-
-def _first_of(*parts: tuple["np.ndarray", pa.Array]) -> tuple["np.ndarray", pa.Array]:
-    """The first item of each picture, of the first part that has one."""
-    _, place = np.unique(np.concatenate([rows for rows, _ in parts]), return_index=True)
-    rows, items = np.concatenate([rows for rows, _ in parts]), pa.concat_arrays([items for _, items in parts])
-    return rows[place], items.take(pa.array(place))
-
-
-def _in_order(parts: list[Tags]) -> Tags:
-    row, group = (np.concatenate([part[place] for part in parts]) for place in (0, 1))
-    order = np.argsort(row * len(GROUPS) + group, kind="stable")
-    return row[order], group[order], pa.concat_arrays([tags for _, _, tags in parts]).take(pa.array(order))
-
-
-def _grouped(row: "np.ndarray", group: "np.ndarray", tags: pa.Array, count: int) -> pa.Array:
-    """Captions from tags in order: for each row its groups that are not empty."""
-    cell = row * len(GROUPS) + group
-    starts = np.flatnonzero(np.append(True, cell[1:] != cell[:-1])) if len(cell) else np.empty(0, np.int64)
-    lists = pa.ListArray.from_arrays(pa.array(np.append(starts, len(cell)), pa.int32()), tags)
-    names = pa.array(GROUPS, pa.string()).take(pa.array(group[starts]))
-    return nest(pa.StructArray.from_arrays([names, lists], fields=list(CAPTION.value_type)), row[starts], count)
+def _texts(read: pa.Array, earlier: tuple[Array, pa.Array]) -> tuple[Array, pa.Array]:
+    """The number of each picture's text, -1 where it has none, and the card's tags of them: what was read, or else `earlier`."""
+    rows, texts = earlier
+    places = np.flatnonzero(read.is_valid().to_numpy(zero_copy_only=False))
+    said = pa.array([says(text) for text in read.drop_null().to_pylist()], pa.string())
+    found = np.full(len(read), -1)
+    found[rows[::-1]] = np.arange(len(rows))[::-1]  # of several the first is assigned last
+    there = said.is_valid().to_numpy(zero_copy_only=False)
+    found[places[there]] = len(texts) + np.flatnonzero(there)
+    return found, pa.concat_arrays([texts, said])

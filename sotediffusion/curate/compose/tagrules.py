@@ -1,23 +1,23 @@
 """What a user wants of tags, whoever gave them: other names, a blacklist, and no tag that a longer one says already."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import translate
-from itertools import chain
-from typing import Any, Literal
+from itertools import chain, count, islice
+from typing import Literal
 
 import numpy as np
-import pyarrow as pa
 
-from sotediffusion.curate.compose.lists import firsts
-from sotediffusion.curate.compose.rules import CARD_ERAS, GAPS
+from sotediffusion.curate.compose.matching import GAPS
+from sotediffusion.curate.compose.rules import CARD_ERAS
+from sotediffusion.curate.lists import Array, Texts
 from sotediffusion.safety.rating import RATINGS
 from sotediffusion.types import UserError
 
 GROUPS = ("aesthetic", "quality", "date", "custom", "rating", "character", "series", "rest", "text")  # the card's order
 REST = GROUPS.index("rest")
-Numbers = np.ndarray[Any, np.dtype[np.int64]]
 NOT = ("no ", "without ")  # `no shirt` does not say `shirt`
 
 
@@ -32,11 +32,14 @@ class TagSettings:
     scheme: tuple[str, ...] = (*(era.tag for era in CARD_ERAS), *RATINGS, "questionable", "explicit", "safe")  # not for the rest
 
 
-class TagRules(dict[str, tuple[int, bool, tuple[int, ...]]]):
-    """The rules, compiled: tag as found -> number of its name or -1, whether the rest may not say it, numbers of what it says.
+class TagRules:
+    """The rules, compiled: what they say of a tag is worked out when it is first met and looked up by its code from then on.
 
-    Captions are made thousands at a time, so what the rules say of a tag is looked up by number afterwards.
+    Of code C: `number[C]` is that of its name in `texts`, -1 for what is never written; `reserved[C]` whether the rest may not
+    say it; `said[said_starts[C] : said_starts[C + 1]]` the numbers of what it says besides.
     """
+
+    UNSAID = 0  # the code of what is never written
 
     def __init__(self, settings: TagSettings, scheme: Iterable[str] = ()):
         """`scheme` are more words that only other groups than the rest may say."""
@@ -44,17 +47,16 @@ class TagRules(dict[str, tuple[int, bool, tuple[int, ...]]]):
         self._settings = settings
         self._scheme = frozenset((*settings.scheme, *scheme))
         self._black = re.compile("|".join(map(translate, settings.blacklist)) or r"(?!)")
-        self._numbers: dict[str, int] = {}
-        self._names: list[str] = []
+        self._codes: dict[str, int] = defaultdict(count(1).__next__)
+        self.texts = Texts()
+        self.number, self.reserved = np.array([-1], np.int32), np.array([False])
+        self.said_starts, self.said = np.zeros(2, np.int32), np.zeros(0, np.int32)
 
-    def __missing__(self, tag: str) -> tuple[int, bool, tuple[int, ...]]:
-        name = self.name(tag)
-        if name is None:
-            found: tuple[int, bool, tuple[int, ...]] = (-1, False, ())
-        else:
-            said = tuple(self._number(other) for other in sorted(_closure(name, self._settings)))
-            found = (self._number(name), name in self._scheme, said)
-        self[tag] = found
+    def codes(self, tags: list[str]) -> Array:
+        """The code of each tag."""
+        found = np.fromiter(map(self._codes.__getitem__, tags), np.int32, len(tags))
+        if new := len(self._codes) + 1 - len(self.number):
+            self._learn([*map(self.name, islice(reversed(self._codes), new))][::-1])
         return found
 
     def name(self, tag: str) -> str | None:
@@ -62,38 +64,14 @@ class TagRules(dict[str, tuple[int, bool, tuple[int, ...]]]):
         name = GAPS.sub(" ", self._settings.rename.get(tag, tag)).strip()
         return None if not name or self._black.match(name) else name
 
-    def apply(self, row: Numbers, group: Numbers, code: Numbers, texts: pa.Array) -> tuple[Numbers, Numbers, Numbers, pa.Array]:
-        """The tags (row, group, code into texts) that stay, by row and group, with their new codes and texts."""
-        found = [self[text] for text in texts.to_pylist()]
-        number, reserved = (np.array([one[place] for one in found], np.int64) for place in (0, 1))
-        said = np.fromiter(chain.from_iterable(one[2] for one in found), np.int64)
-        counts = np.array([len(one[2]) for one in found], np.int64)
-        used, compact = np.unique(np.concatenate([number, said]), return_inverse=True)
-        stays = (number[code] >= 0) & ((group != REST) | (reserved[code] == 0))
-        row, group, code = row[stays], group[stays], code[stays]
-        order = np.argsort(row * len(GROUPS) + group, kind="stable")
-        row, group, code = row[order], group[order], code[order]
-        struck = _struck(row, code, counts, compact[len(number) :])
-        code = compact[: len(number)][code]
-        first = firsts(row, code, struck)
-        names = pa.array([self._names[one] if one >= 0 else "" for one in used.tolist()], pa.string())
-        return row[first], group[first], code[first], names
-
-    def _number(self, name: str) -> int:
-        if name not in self._numbers:
-            self._numbers[name] = len(self._names)
-            self._names.append(name)
-        return self._numbers[name]
-
-
-def _struck(row: Numbers, code: Numbers, counts: Numbers, said: Numbers) -> tuple[Numbers, Numbers]:
-    """(row, number) of every tag that another of its row says; `said` has what each code says, one code after the other."""
-    saying = counts[code] > 0
-    row, code = row[saying], code[saying]
-    many = counts[code]
-    within = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many)
-    starts = np.cumsum(counts) - counts
-    return np.repeat(row, many), said[np.repeat(starts[code], many) + within]
+    def _learn(self, names: list[str | None]) -> None:
+        """The next codes, by how each is written."""
+        said = [[self.texts.number(other) for other in sorted(_closure(name, self._settings))] if name else [] for name in names]
+        ends = self.said_starts[-1] + np.cumsum([len(one) for one in said])
+        self.number = np.append(self.number, [self.texts.number(name) if name else -1 for name in names]).astype(np.int32)
+        self.reserved = np.append(self.reserved, [name in self._scheme for name in names])
+        self.said_starts = np.append(self.said_starts, ends).astype(np.int32)
+        self.said = np.append(self.said, [*chain.from_iterable(said)]).astype(np.int32)
 
 
 def check(settings: TagSettings) -> None:

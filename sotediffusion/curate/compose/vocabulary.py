@@ -1,11 +1,13 @@
 """What kind of tag each one is and how it is written: the tagger's by their place in its list, sidecars' as they are found."""
 
+from collections import defaultdict
 from collections.abc import Container
+from itertools import count, islice
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
+from sotediffusion.curate.lists import Array, Texts
 from sotediffusion.curate.tag.taglist import CHARACTER, GENERAL, TagList, character_and_series, words
 
 KINDS = ("character", "series", "general")
@@ -33,52 +35,40 @@ def word(tag: str, kind: str, not_series: Container[str] = ()) -> Word:
 
 
 class Vocabulary:
-    """Tags as rows (place in KINDS or -1, number of the text, number of the series' text or -1); texts are numbered as met."""
+    """Tags as rows of a table: place in KINDS or -1, number of the text, number of the series' text or -1.
+
+    The tagger's tags have the first rows, by its output; `nothing` is the row of what is no tag.
+    """
 
     def __init__(self, tags: TagList | None, not_series: tuple[str, ...] = ()):
         self._not_series = frozenset(not_series)
-        self._numbers: dict[str, int] = {}
-        self._rows: dict[tuple[str | None, str], tuple[int, int, int]] = {}  # (kind as told, tag as found) -> its row
-        self._texts = pa.array([], pa.string())
+        self.texts = Texts()
         listed = zip(tags.names, tags.categories, strict=True) if tags else ()
         known = [word(name, _KIND_OF.get(category, "other"), self._not_series) for name, category in listed]
-        self.listed = np.array([self._row(one) for one in known], np.int64).reshape(-1, 3)  # by the tagger's output
+        self.nothing = len(known)
+        free = count(len(known) + 1)
+        self._places = {kind: defaultdict[str, int](free.__next__) for kind in (None, *KINDS)}  # kind as told -> tag -> its row
+        self.table = np.array([*map(self._row, known), _NOTHING], np.int32)
         self._known = _by_text(known)
 
-    def rows(self, values: pa.Array, kind: str | None = None) -> "np.ndarray":
+    def places(self, texts: list[str], kind: str | None = None) -> Array:
         """The rows of a sidecar's tags; where `kind` is None the tagger's list says what a tag is, else it is general."""
-        coded = values.dictionary_encode()
-        table = np.array([self._found(text, kind) for text in coded.dictionary.to_pylist()], np.int64).reshape(-1, 3)
-        return np.vstack([table, _NOTHING])[coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
-
-    def texts(self, numbers: "np.ndarray") -> pa.Array:
-        """The texts of numbers."""
-        if len(self._texts) != len(self._numbers):
-            self._texts = pa.array(list(self._numbers), pa.string())
-        return self._texts.take(pa.array(numbers))
+        known = self._places[kind]
+        before = len(known)
+        found = np.fromiter(map(known.__getitem__, texts), np.int32, len(texts))
+        if len(known) > before:
+            rows = [self._found(text, kind) for text in islice(reversed(known), len(known) - before)][::-1]
+            self.table = np.concatenate([self.table, np.array(rows, np.int32)])
+        return found
 
     def _found(self, text: str, kind: str | None) -> tuple[int, int, int]:
-        row = self._rows.get((kind, text))
-        if row is None:
-            plain = word(text, kind or "general", self._not_series)
-            found = plain if kind else self._known.get(plain.name, plain)
-            row = self._rows[kind, text] = self._row(found) if found.name else _NOTHING
-        return row
+        plain = word(text, kind or "general", self._not_series)
+        found = plain if kind else self._known.get(plain.name, plain)
+        return self._row(found) if found.name else _NOTHING
 
     def _row(self, one: Word) -> tuple[int, int, int]:
-        series = self._number(one.series) if one.series else -1
-        return KINDS.index(one.kind) if one.kind in KINDS else -1, self._number(one.name), series
-
-    def _number(self, text: str) -> int:
-        return self._numbers.setdefault(text, len(self._numbers))
-
-
-def by_kind(rows: "np.ndarray", tags: "np.ndarray") -> list[tuple["np.ndarray", "np.ndarray"]]:
-    """Pictures and numbers of texts for each of KINDS, from pictures and their tags' rows; characters bring their series."""
-    kind, name, series = tags.T
-    found = np.where(kind == KINDS.index("series"), name, series)
-    picks = ((kind == KINDS.index("character"), name), (found >= 0, found), (kind == KINDS.index("general"), name))
-    return [(rows[pick], numbers[pick]) for pick, numbers in picks]
+        series = self.texts.number(one.series) if one.series else -1
+        return KINDS.index(one.kind) if one.kind in KINDS else -1, self.texts.number(one.name), series
 
 
 def _by_text(known: list[Word]) -> dict[str, Word]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sotediffusion.curate.engine.store import Store
 from sotediffusion.types import UserError
 
 FORMAT = "sotediffusion verdicts 1"
@@ -55,10 +56,27 @@ def read(path: Path) -> Verdicts:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise _wrong(path, f"larger than {MAX_BYTES // 2**20} MiB")
-        values = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except FileNotFoundError:
         return Verdicts()
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise _wrong(path, "not to be read") from error
+    return parse(content, path)
+
+
+def held(store: Store) -> Verdicts:
+    """A catalogue's own verdicts, wherever it lies; UserError as for `read`."""
+    try:
+        return parse(store.read(FILE), store.path(FILE))
+    except FileNotFoundError:
+        return Verdicts()
+
+
+def parse(content: bytes, path: str | Path) -> Verdicts:
+    """The verdicts in a file's content; `path` is what an error calls it."""
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError) as error:
         raise _wrong(path, "not to be read as JSON") from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise _wrong(path, f'without "format": "{FORMAT}"')
@@ -67,32 +85,32 @@ def read(path: Path) -> Verdicts:
     return replace(_of_pairs(path, lists[0], lists[1]), keep=keep)
 
 
-def _of_pairs(path: Path, same: list[Any], different: list[Any]) -> Verdicts:
+def _of_pairs(path: str | Path, same: list[Any], different: list[Any]) -> Verdicts:
     one, other = (frozenset(_pair(path, item) for item in items) for items in (same, different))
     if one & other:
         raise _wrong(path, "of two minds: a pair is both same and different")
     return Verdicts(one, other)
 
 
-def _list(path: Path, values: dict[str, Any], name: str) -> list[Any]:
+def _list(path: str | Path, values: dict[str, Any], name: str) -> list[Any]:
     items = values.get(name, [])
     if not isinstance(items, list):
         raise _wrong(path, f"wrong: {name} is no list")
     return items
 
 
-def _pair(path: Path, item: Any) -> Pair:
+def _pair(path: str | Path, item: Any) -> Pair:
     if not isinstance(item, list) or len(item) != 2 or item[0] == item[1]:
         raise _wrong(path, f"wrong: {str(item)[:80]} is no pair of two hashes")
     return pair(_sha(path, item[0]), _sha(path, item[1]))
 
 
-def _sha(path: Path, value: Any) -> str:
+def _sha(path: str | Path, value: Any) -> str:
     if not isinstance(value, str) or len(value) != 64 or not _HEX.issuperset(value):
         raise _wrong(path, f"wrong: {str(value)[:80]!r} is no sha256 in hex")
     return value
 
 
-def _wrong(path: Path, what: str) -> UserError:
+def _wrong(path: str | Path, what: str) -> UserError:
     return UserError("verdicts", f"{path} is {what}; give the verdicts.json that the review page downloads")
 

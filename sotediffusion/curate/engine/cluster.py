@@ -43,6 +43,7 @@ class Hand:
 
 @dataclass
 class _Actor:
+    share: tuple[int, float]  # CPUs and GPUs
     handle: Any
     started: Any  # a reference that is there once the actor has its place
     asked: float
@@ -56,6 +57,7 @@ class Cluster:
 
     def __init__(self, means: Means, address: str):
         self.means, self.address, self.workers = means, address, means.workers
+        self.spare: list[_Actor] = []  # idle between two stages
 
     def __enter__(self) -> "Cluster":
         self.ray = _ray()
@@ -113,23 +115,53 @@ class Cluster:
         limits = [placed.step.workers for placed in stage.steps if placed.step.workers]
         return min(cpus, *(limit * len(self.ray.nodes()) for limit in limits)) if limits else cpus, 1, 0
 
-    def actor(self, cpus: int, gpus: float) -> _Actor:
+    def actor(self, share: tuple[int, float]) -> _Actor:
+        """A spare one with this share of the cluster, or a new one that asks for its place."""
+        for actor in self.spare:
+            if actor.share == share:
+                self.spare.remove(actor)
+                return actor
+        cpus, gpus = share
         means = replace(self.means, workers=cpus)
         kind = self.ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_task_retries=0)(Hand)
         handle = kind.remote(pickle.dumps(means))
-        return _Actor(handle, handle.ready.remote(), time.monotonic())
+        return _Actor(share, handle, handle.ready.remote(), time.monotonic())
+
+    def give(self, actors: Iterable[_Actor]) -> None:
+        """Keep those that are idle for the next stage, and end the others."""
+        for actor in actors:
+            if actor.placed and actor.task is None:
+                self.spare.append(actor)
+            else:
+                self.ray.kill(actor.handle)
+
+    def make_room(self, share: tuple[int, float]) -> None:
+        """End the spare actors that hold another share: what they hold may be wanted."""
+        for actor in self.spare:
+            if actor.share != share:
+                self.ray.kill(actor.handle)
+        self.spare = [actor for actor in self.spare if actor.share == share]
 
     def run(self, stage: Stage, tasks: Iterable[Task]) -> Iterator[Event]:
         """Do all tasks, in any order."""
         yield from _Run(self, stage, iter(tasks)).run()
 
     def compare(self, placed: Placed, parts: dict[str, Parts], rows: Rows) -> Tally:
-        """Run a step that wants all rows at once, on one node."""
-        actor = self.actor(1, placed.step.gpus)
-        self._within(actor.started, f"no place for {placed.name}")
-        tally: Tally = self.ray.get(actor.handle.compare.remote(pickle.dumps(placed), parts, rows))
-        self.ray.kill(actor.handle)
-        return tally
+        """Run a step that wants all rows at once, on one node, and on another where that one is lost."""
+        luck, share = Luck(3), (1, placed.step.gpus)
+        while True:
+            self.make_room(share)
+            actor = self.actor(share)
+            try:
+                actor.placed = self._within(actor.started, f"no place for {placed.name}")
+                tally: Tally = self.ray.get(actor.handle.compare.remote(pickle.dumps(placed), parts, rows))
+            except self.ray.exceptions.RayTaskError as error:
+                raise _cause(error) from None
+            except self.ray.exceptions.RayActorError as error:
+                luck.death(Stage((placed,), ""), type(error).__name__)
+                continue
+            self.give([actor])
+            return tally
 
 
 class _Run:
@@ -143,22 +175,22 @@ class _Run:
 
     def run(self) -> Iterator[Event]:
         said = pickle.dumps(self.stage)
+        self.cluster.make_room(self.cluster.shares(self.stage)[1:])
         try:
             while self.fill_up() or any(actor.task for actor in self.actors):
                 self.hand_out(said)
                 yield from self.hear()
         finally:
-            for actor in self.actors:
-                self.ray.kill(actor.handle)
+            self.cluster.give(self.actors)
 
     def fill_up(self) -> bool:
         """Ask for as many actors as there are places and tasks for; whether tasks are waiting."""
-        count, cpus, gpus = self.cluster.shares(self.stage)
+        count, *share = self.cluster.shares(self.stage)
         while len(self.again) < count and (task := next(self.waiting, None)) is not None:
             self.again.append(task)
         wanted = sum(actor.task is not None for actor in self.actors) + len(self.again)
         while len(self.actors) < min(count, wanted):
-            self.actors.append(self.cluster.actor(cpus, gpus))
+            self.actors.append(self.cluster.actor((int(share[0]), share[1])))
         return bool(self.again)
 
     def hand_out(self, stage: bytes) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sotediffusion.curate.engine.runner import KEPT, Ledger
+from sotediffusion.curate.again import errors_in
+from sotediffusion.curate.engine.runner import Ledger
 from sotediffusion.curate.engine.shards import FAILED, POLICY, ROW, SHARD, WORK, Mask, Parts, Placed, Rows, gather
 from sotediffusion.curate.engine.shards import KEPT as KEPT_COLUMN
 from sotediffusion.curate.engine.store import Store
@@ -42,10 +43,10 @@ class Finished:
     def looks(self) -> bool:
         return any(isinstance(placed.step, PictureStep) for placed in self.placed.values())
 
-    def shown(self, placed: Placed) -> Mask:
-        """Rows whose columns of a step are in the catalogue: the finished ones that no earlier step drops."""
-        there = self.ledger.covered[placed.name] & ~self.ledger.erased
-        return there if placed.step.sees_dropped else there & (self.ledger.dropped_by >= placed.order)
+    def shown(self, placed: Placed, rows: Rows) -> Mask:
+        """Of which of these rows a step's columns are in the catalogue: of the finished ones that no earlier step drops."""
+        there: Mask = self.ledger.covered[placed.name][rows] & ~self.ledger.erased[rows]
+        return there if placed.step.sees_dropped else there & (self.ledger.dropped_by[rows] >= placed.order)
 
     def schema_of(self, placed: Placed) -> pa.Schema:
         """What a step brings to the catalogue."""
@@ -60,13 +61,30 @@ class Finished:
 
     def states(self, rows: Rows) -> dict[str, str]:
         """For each step, and for the ending, a digest of what its columns say of these rows."""
-        erased = np.packbits(self.ledger.erased[rows]).tobytes()
+        erased, errors = np.packbits(self.ledger.erased[rows]).tobytes(), b""
         found = {}
         for placed in self.placed.values():
-            said = _digest(np.packbits(self.shown(placed)[rows]).tobytes() + erased)
+            errors += self._errors(placed)  # what later steps say may come of them
+            said = _digest(np.packbits(self.shown(placed, rows)).tobytes() + erased + errors)
             found[placed.name] = f"{placed.fingerprint} {said}"
-        present = np.packbits(self.ledger.present[rows]).tobytes()
-        return found | {REASON: _digest(present + repr(sorted(found.items())).encode())}
+        return found | {REASON: self._outcome(rows)}
+
+    def _errors(self, placed: Placed) -> bytes:
+        """Which rows a step had no answer for: they are handed to it again, so that its columns change under one fingerprint."""
+        column = placed.step.errors
+        parts = self.parts[placed.name]
+        names = [f"{parts.folder}/{name}" for name in parts.all_names()] if column else []
+        return b"".join(np.sort(errors_in(self.store, name, str(column))).tobytes() for name in sorted(names))
+
+    def _outcome(self, rows: Rows) -> str:
+        """A digest of what is said of the rows in the end; steps that drop none of them have no part in it."""
+        dropped_by = self.ledger.dropped_by[rows]
+        said = [np.packbits(mask[rows]).tobytes() for mask in (self.ledger.present, self.ledger.erased)]
+        for placed in self.placed.values():
+            where = dropped_by == placed.order
+            if where.any():
+                said += [f"{placed.name} {placed.fingerprint}".encode(), np.packbits(where).tobytes()]
+        return _digest(repr(self.ending.names).encode() + b"".join(said))
 
     def batches(self, steps: Iterable[str], ending: bool, rows: Rows) -> Iterator[pa.RecordBatch]:
         """The columns of some steps, and the ending if asked for, for rows in any order."""
@@ -92,7 +110,7 @@ class Finished:
 
     def _columns(self, placed: Placed, rows: Rows) -> dict[str, pa.Array]:
         schema = self.schema_of(placed)
-        shown = self.shown(placed)[rows]
+        shown = self.shown(placed, rows)
         if not shown.any() and KEPT_COLUMN not in schema.names:
             return {field.name: pa.nulls(len(rows), field.type) for field in schema}
         table, found = gather(self.store, self.parts[placed.name].of(int(rows[0]) // SHARD), schema.names, rows)
@@ -123,31 +141,32 @@ class Finished:
 
     def _ending(self, rows: Rows) -> dict[str, pa.Array]:
         reason, decode = pa.nulls(len(rows), pa.string()), pa.nulls(len(rows), pa.string())
-        if (self.ledger.dropped_by[rows] < KEPT).any():
-            for placed in self.placed.values():
-                said, failed = self._reasons(placed, rows)
+        dropped_by = self.ledger.dropped_by[rows]
+        for placed in self.placed.values():
+            where = dropped_by == placed.order
+            if where.any():
+                said, failed = self._reasons(placed, rows, where & ~self.ledger.erased[rows])
                 decode = pc.coalesce(decode, failed)
                 reason = pc.coalesce(reason, said, failed)
-        gone = pa.array([None if here else GONE for here in self.ledger.present[rows].tolist()], pa.string())
-        policy = pa.array([POLICY if erased else None for erased in self.ledger.erased[rows].tolist()], pa.string())
-        reason = pc.coalesce(policy, reason, gone)
+        reason = pc.coalesce(_text(POLICY, self.ledger.erased[rows]), reason, _text(GONE, ~self.ledger.present[rows]))
         ending = {DECODE: decode} if self.looks else {}
         return ending | {DROPPED: reason.is_valid(), REASON: reason}
 
-    def _reasons(self, placed: Placed, rows: Rows) -> tuple[pa.Array, pa.Array]:
-        """Why a step drops each row: what it says, and why it could not look."""
+    def _reasons(self, placed: Placed, rows: Rows, where: Mask) -> tuple[pa.Array, pa.Array]:
+        """Why a step drops these rows: what it says, and why it could not look."""
         nothing = pa.nulls(len(rows), pa.string())
-        shown = self.shown(placed)[rows]
-        looks = isinstance(placed.step, PictureStep)
-        if not shown.any() or not (placed.drop or looks):
-            return nothing, nothing
         wanted = [FAILED, *([placed.drop] if placed.drop else [])]
         table, found = gather(self.store, self.parts[placed.name].of(int(rows[0]) // SHARD), wanted, rows)
         if not found.any():
             return nothing, nothing
-        kept = pa.array(np.arange(len(rows)), mask=~(shown & found))
+        kept = pa.array(np.arange(len(rows)), mask=~(where & found))
         said = _flat(table.column(placed.drop)).take(kept) if placed.drop else nothing
         return said, _flat(table.column(FAILED)).take(kept)
+
+
+def _text(text: str, where: Mask) -> pa.Array:
+    """The text for some rows, null for the others."""
+    return pa.array([text]).take(pa.array(np.zeros(len(where), np.int8), mask=~where))
 
 
 def _digest(content: bytes) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sotediffusion.config import to_toml
-from sotediffusion.curate.engine.shelves import Folder, raw_name
+from sotediffusion.curate.engine.shelves import Folder, masked, raw_name
+from sotediffusion.curate.engine.store import Store
 from sotediffusion.curate.exports.entries import SUFFIXES, Done, Entry, ExportSettings, contents, groups_of
 from sotediffusion.curate.exports.places import claim
 from sotediffusion.curate.scan.sources import MEMBER, PictureSource
@@ -23,13 +24,14 @@ _AT_ONCE = 16
 _OURS = re.compile(r"\d{8,}-[0-9a-f]{8}\.\w+")
 
 
-def export_kohya(some: Iterable[Entry], source: PictureSource, out: Path, settings: ExportSettings, done: Done,
+def export_kohya(some: Iterable[Entry], source: PictureSource, out: str | Path, settings: ExportSettings, done: Done,
                  on_progress: Callable[[int], None] | None = None) -> None:  # fmt: skip
     """Write pictures and captions under `out`, in one folder per number of repeats.
 
     Files share their blocks with the source where the file system can (reflink), else they are copied. Pictures there from an
-    earlier run are kept, captions are brought up to date, and what no longer belongs goes.
+    earlier run are kept, captions are brought up to date, and what no longer belongs goes. UserError for a URL.
     """
+    out = _folder_here(out)
     claim(out, "kohya")
     metadata: dict[str, dict[str, Any]] = {}
     written: set[str] = set()
@@ -50,6 +52,14 @@ def export_kohya(some: Iterable[Entry], source: PictureSource, out: Path, settin
     _remove_others(out, written, settings)
     write_whole(out / "metadata.json", json.dumps(metadata, ensure_ascii=False, indent=1).encode())
     write_whole(out / "dataset.toml", dataset_toml(out, written, settings).encode())
+
+
+def _folder_here(out: str | Path) -> Path:
+    store = Store(out)
+    if store.remote:
+        raise UserError("out", f"{masked(store.place)} is no folder of this machine, and kohya's scripts read nothing else; "
+                               "name a folder, or take --form webdataset")  # fmt: skip
+    return Path(store.root)
 
 
 def _folder(entry: Entry, settings: ExportSettings) -> str:

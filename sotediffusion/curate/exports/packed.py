@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 from sotediffusion.curate.exports.entries import Done, Entry, ExportSettings, contents, groups_of
 from sotediffusion.curate.exports.places import claim
 from sotediffusion.curate.scan.sources import PictureSource
-from sotediffusion.pictures.files import beside, refused
 
 Writer = Callable[[Path, Iterable[tuple[Entry, str, bytes, bool]]], None]
 _AT_ONCE = 16
@@ -29,21 +28,21 @@ FIELDS = (
 LISTS = ("tags", "tags_character", "tags_copyright")
 
 
-def export_webdataset(some: Iterable[Entry], source: PictureSource, out: Path, settings: ExportSettings, done: Done,
+def export_webdataset(some: Iterable[Entry], source: PictureSource, out: str | Path, settings: ExportSettings, done: Done,
                       on_progress: Callable[[int], None] | None = None) -> None:  # fmt: skip
     """NAME-00000.tar and on, each with KEY.png (or .jpg ...), KEY.txt and KEY.json for every picture."""
     names = (f"{settings.name}-{{:05d}}.tar", "webdataset")
     _pack(some, source, out, settings, done, (names, write_tar, on_progress))
 
 
-def export_parquet(some: Iterable[Entry], source: PictureSource, out: Path, settings: ExportSettings, done: Done,
+def export_parquet(some: Iterable[Entry], source: PictureSource, out: str | Path, settings: ExportSettings, done: Done,
                    on_progress: Callable[[int], None] | None = None) -> None:  # fmt: skip
     """data/train-00000.parquet and on: `image` as `datasets` decodes it, `text`, lists of tags, and the numbers."""
     names = ("data/train-{:05d}.parquet", "parquet")
     _pack(some, source, out, settings, done, (names, write_parquet, on_progress))
 
 
-def _pack(some: Iterable[Entry], source: PictureSource, out: Path, settings: ExportSettings, done: Done,
+def _pack(some: Iterable[Entry], source: PictureSource, out: str | Path, settings: ExportSettings, done: Done,
           how: tuple[tuple[str, str], Writer, Callable[[int], None] | None]) -> None:  # fmt: skip
     """File by file; one that was finished before from the same pictures and captions is kept."""
     (pattern, form), write, on_progress = how
@@ -56,11 +55,8 @@ def _pack(some: Iterable[Entry], source: PictureSource, out: Path, settings: Exp
             done.pictures += len(group)
         else:
             before = done.left_out.total()
-            try:
-                with beside(out / name) as part:
-                    write(part, _counted(group, source, settings, done))
-            except OSError as error:
-                raise refused(out / name, error) from None
+            with place.making(name) as part:
+                write(part, _counted(group, source, settings, done))
             if done.left_out.total() == before:  # what could not be read may be there next time
                 place.put(name, fingerprint)
             else:

@@ -29,8 +29,8 @@ class Wish:
     settings: ExportSettings = ExportSettings()
 
 
-def export(wish: Wish, out: Path, done: Done, on_progress: Callable[[int], None] | None = None) -> None:
-    """Export a catalogue; `done` tells what it came to. UserError for an unknown form, version or source."""
+def export(wish: Wish, out: str | Path, done: Done, on_progress: Callable[[int], None] | None = None) -> None:
+    """Export a catalogue to a folder or URL; `done` tells what it came to. UserError for an unknown form, version or source."""
     chosen = catalogue.find_version(Store(wish.catalogue), wish.version)
     dataset = catalogue.read(wish.catalogue, chosen.name)
     source = wish.source or chosen.settings.get("source")
@@ -42,7 +42,7 @@ def export(wish: Wish, out: Path, done: Done, on_progress: Callable[[int], None]
 
 
 def export_rows(
-    batches: Iterable[pa.RecordBatch], source: PictureSource, out: Path, form: str, settings: ExportSettings, done: Done,
+    batches: Iterable[pa.RecordBatch], source: PictureSource, out: str | Path, form: str, settings: ExportSettings, done: Done,
     on_progress: Callable[[int], None] | None = None,
 ) -> None:  # fmt: skip
     """The same from record batches of a catalogue's columns."""

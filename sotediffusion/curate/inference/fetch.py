@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sotediffusion.curate.inference.published import PUBLISHED, TAGGER, Model, Source, file_hash
+from sotediffusion.pictures.files import write_whole
 from sotediffusion.types import UserError
 
 SHA256 = re.compile("[0-9a-f]{64}")
@@ -141,18 +142,10 @@ def convert_pickle(source: Path, target: Path, sha256: str | None) -> Path:
     tensors = _tensors(content, source)
     if target.name == MLP:
         _check_shapes(tensors, source)
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    part = target.with_name(f".{target.name}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        whole = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}  # no two share memory
-        save_file(whole, part, {"format": "pt", "source": digest})
-        part.replace(target)
-    except OSError as error:
-        raise _disk(target, error) from error
-    finally:
-        part.unlink(missing_ok=True)
+    whole = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}  # no two share memory
+    write_whole(target, save(whole, {"format": "pt", "source": digest}), "models")
     return target
 
 

@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from sotediffusion.curate.inference.averaging import on_square, shrunk_square
+from sotediffusion.curate.inference.resampling import resized
 from sotediffusion.curate.step import View
 
 cv2.setNumThreads(1)  # pictures are prepared side by side, not each by several threads
@@ -18,9 +20,7 @@ cv2.setNumThreads(1)  # pictures are prepared side by side, not each by several 
 Array = np.ndarray[Any, Any]
 
 TAGGER = 448  # px, the side of WD v3 taggers
-WHITE = (255, 255, 255)
-FILTERS = {0: Image.Resampling.NEAREST, 1: Image.Resampling.LANCZOS, 2: Image.Resampling.BILINEAR,
-           3: Image.Resampling.BICUBIC, 4: Image.Resampling.BOX, 5: Image.Resampling.HAMMING}  # fmt: skip
+FILTERS = tuple(int(filter) for filter in Image.Resampling)  # Pillow's numbers, which preprocessors name
 
 
 def square_view(size: int = TAGGER) -> View:
@@ -43,19 +43,14 @@ def square(picture: Array, size: int = TAGGER) -> Array:
 
     Larger squares shrink by area, the rest grow by Lanczos, as kohya's tagger does at cae5aa0a.
     """
-    height, width = picture.shape[:2]
-    side = max(height, width)
-    left, top = (side - width) // 2, (side - height) // 2
-    padded = cv2.copyMakeBorder(
-        picture, top, side - height - top, left, side - width - left, cv2.BORDER_CONSTANT, value=WHITE
-    )
-    made = cv2.resize(padded, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_LANCZOS4)
-    return np.ascontiguousarray(made[:, :, ::-1])
+    if max(picture.shape[:2]) > size:
+        return shrunk_square(picture, size)
+    return np.ascontiguousarray(cv2.resize(on_square(picture), (size, size), interpolation=cv2.INTER_LANCZOS4)[:, :, ::-1])
 
 
 def squashed(picture: Array, size: int, resample: int = 2) -> Array:
     """Resized to size x size whatever the aspect, RGB, with Pillow's filter number `resample` (2: bilinear)."""
-    return np.asarray(Image.fromarray(picture).resize((size, size), FILTERS[resample]))
+    return resized(picture, size, size, resample)
 
 
 def centre(picture: Array, size: int, resample: int = 3) -> Array:
@@ -65,7 +60,7 @@ def centre(picture: Array, size: int, resample: int = 3) -> Array:
     longer = int(size * long / short)
     width, height = (size, longer) if width <= height else (longer, size)
     left, top = (width - size) // 2, (height - size) // 2
-    return np.asarray(Image.fromarray(picture).resize((width, height), FILTERS[resample]))[top : top + size, left : left + size]
+    return resized(picture, height, width, resample, (top, left, size, size))
 
 
 def batch(views: Array, mean: tuple[float, ...], std: tuple[float, ...]) -> Array:

@@ -4,17 +4,21 @@ DuckDB reads the rows where they are, Arrow in memory or Lance on disk, column b
 that is all: everything else here is about the others.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from sotediffusion.curate.compose.cuts import Table, tags_of
 from sotediffusion.curate.compose.rules import RulesSettings
+from sotediffusion.curate.lists import Texts, encode, flatten
 from sotediffusion.curate.step import DROP
 from sotediffusion.safety.rating import RATINGS
 
@@ -22,6 +26,8 @@ POLICY = "policy"
 NO_SCORE, NO_DATE, NO_RATING = "no score", "no date", "no rating"
 TAGGED = ("custom", "character", "series", "rest")  # groups of a caption that are counted tag by tag
 TOTAL = "Total"
+CARD = ("source", "date", "aesthetic", "quality", "rating")  # columns of the card's tables
+BATCH = 1 << 16  # rows
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,8 @@ class Catalogue:
 
     def __init__(self, rows: Any, memory: str = "3GB", threads: int | None = None):
         self.connection = duckdb.connect(config={"memory_limit": memory, **({"threads": threads} if threads else {})})
+        # Lance would be handed filters as Substrait, which has no half-precision numbers in a schema.
+        self.connection.execute("SET disabled_optimizers='filter_pushdown'")
         self.rows = ds.dataset(rows) if isinstance(rows, pa.Table) else rows
         self.connection.register("everything", _Readable(self.rows))
         self.names = [name for name, *_ in self.connection.execute("DESCRIBE everything").fetchall()]
@@ -91,8 +99,8 @@ class Catalogue:
         """The value of a column of half-precision numbers, which SQL does not see, in one row; None without such a column."""
         if column not in self.rows.schema.names:
             return None
-        found = self.rows.scanner(columns=[column], filter=pc.field("row") == row).to_table()
-        return found.column(column)[0].as_py() if len(found) else None
+        place = pc.index(self.rows.to_table(columns=["row"]).column("row"), pa.scalar(row, pa.int64())).as_py()
+        return self.rows.take([place], columns=[column]).column(column)[0].as_py() if place >= 0 else None
 
     def has(self, *columns: str) -> bool:
         """Whether the catalogue has all these columns."""
@@ -111,20 +119,41 @@ class Catalogue:
         return self.number("everything") - self.number("known")
 
     def counts(self, column: str) -> dict[str | None, int]:
-        """How many kept pictures have each value of a column of text; none where there is no such column."""
-        if not self.has(column):
-            return {None: self.number()}
-        return dict(self.ask(f'SELECT "{column}"::VARCHAR, count(*) FROM pictures GROUP BY 1'))
+        """How many kept pictures have each value of one of the columns of CARD; none where there is no such column."""
+        found: Counter[str | None] = Counter()
+        for values, count in self.crossed.items():
+            found[values[CARD.index(column)]] += count
+        return dict(found)
+
+    @cached_property
+    def crossed(self) -> dict[tuple[str | None, ...], int]:
+        """How many kept pictures have each combination of values of the columns of CARD, in one pass over the rows."""
+        asked = ", ".join(f'"{column}"::VARCHAR' if self.has(column) else "NULL" for column in CARD)
+        return {tuple(values): count for *values, count in self.ask(f"SELECT {asked}, count(*) FROM pictures GROUP BY ALL")}
+
+    def kept(self, column: str) -> Iterator[pa.Array]:
+        """A column of the kept pictures, some thousands at a time."""
+        marks = [name for name in ("dropped", "reason") if self.has(name)]
+        for batch in self.rows.scanner(columns=[column, *marks], batch_size=BATCH).to_batches():
+            left_out = pa.array(np.zeros(len(batch), bool))
+            if "dropped" in marks:
+                left_out = batch.column("dropped").fill_null(False)
+            if "reason" in marks:
+                refused = pc.match_substring_regex(batch.column("reason"), f"^{POLICY}(:|$)").fill_null(False)
+                left_out = pc.or_(left_out, refused)
+            values = batch.column(column)
+            yield values.filter(pc.invert(left_out)) if left_out.true_count else values
 
 
 def partition(catalogue: Catalogue, rules: RulesSettings) -> CardTable:
     """Every kept picture once: by source where the rules name its source, by date where it is of any other."""
     named = [source.name for source in rules.sources]
     names = [*(era.tag for era in rules.eras), *named]
-    label = "CASE WHEN list_contains(?, source) THEN source ELSE date END"
+    found: Counter[str | None] = Counter()
+    for (source, date, *_), count in catalogue.crossed.items():
+        found[source if source in named else date] += count
     if not catalogue.has("source", "date"):
-        return CardTable("Images", (Line(NO_DATE, catalogue.number()),))
-    found = dict(catalogue.ask(f"SELECT {label}, count(*) FROM pictures GROUP BY 1", [named]))
+        return CardTable("Images", (Line(NO_DATE, found.total()),))
     return CardTable("Images", _lines(found, names, NO_DATE))
 
 
@@ -145,13 +174,28 @@ def repeated(catalogue: Catalogue) -> int:
     return int(catalogue.ask("SELECT coalesce(sum(repeats), 0) FROM pictures")[0][0]) if catalogue.has("repeats") else 0
 
 
-def tag_counts(catalogue: Catalogue) -> Any:
-    """An Arrow table (group, tag, count) of the captions of kept pictures, most frequent first, ties by name."""
-    groups = ", ".join(f"'{group}'" for group in TAGGED)
-    parts = f'SELECT unnest(list_filter(caption, lambda x: x."group" IN ({groups}))) AS part FROM pictures'
-    tags = f'SELECT part."group" AS "group", unnest(part.tags) AS tag FROM ({parts})'
-    counts = f"SELECT *, count(*) AS count FROM ({tags}) GROUP BY ALL ORDER BY count DESC, tag"
-    return catalogue.connection.sql(counts).to_arrow_table()
+def tag_counts(catalogue: Catalogue) -> pa.Table:
+    """A table (group, tag, count) of the captions of kept pictures, most frequent first, ties by name."""
+    texts, counts = Texts(), np.zeros((0, len(TAGGED)), np.int64)
+    for captions in catalogue.kept("caption"):
+        codes, places, known = _tagged(captions)
+        found = np.bincount(codes * (len(TAGGED) + 1) + places, minlength=(len(known) + 1) * (len(TAGGED) + 1))
+        numbers = texts.numbers(known.to_pylist())
+        counts = np.pad(counts, ((0, len(texts) - len(counts)), (0, 0)))
+        counts[numbers] += found.reshape(-1, len(TAGGED) + 1)[:-1, :-1]
+    tags, places = np.nonzero(counts)
+    columns = [pa.array(TAGGED).take(pa.array(places)), texts.array.take(pa.array(tags)), pa.array(counts[tags, places])]
+    table = pa.table(columns, names=["group", "tag", "count"])
+    return table.sort_by([("count", "descending"), ("tag", "ascending"), ("group", "ascending")])
+
+
+def _tagged(captions: pa.Array) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], pa.Array]:
+    """Of all tags of captions: codes into the distinct ones, and the group's place in TAGGED, len(TAGGED) for other groups."""
+    groups = captions.flatten()
+    starts, tags = flatten(groups.field("tags"))
+    (codes,), known = encode([tags])
+    places = pc.index_in(groups.field("group"), pa.array(TAGGED)).fill_null(len(TAGGED)).to_numpy(zero_copy_only=False)
+    return codes.astype(np.int64), np.repeat(places, np.diff(starts)), known
 
 
 def drops(catalogue: Catalogue) -> list[Line]:
@@ -176,7 +220,7 @@ def histogram(catalogue: Catalogue, expression: str, low: float, high: float, bi
     return [found.get(place, 0) for place in range(bins)]
 
 
-def _lines(found: dict[str | None, int], names: Iterable[str], nothing: str, details: Sequence[str] = ()) -> tuple[Line, ...]:
+def _lines(found: Mapping[str | None, int], names: Iterable[str], nothing: str, details: Sequence[str] = ()) -> tuple[Line, ...]:
     """A line for each name in order, one for other values if there are any, and one for none."""
     names = list(names)
     details = list(details) or [""] * len(names)

@@ -93,16 +93,20 @@ class PictureSource:
         items = sorted(item for item in self.shelf.items(folder) if not item.name.startswith("."))
         if self.only is not None:
             items = [item for item in items if item.name == self.only]
-        beside = {item.name: item.modified for item in items if item.name.endswith(SIDECARS)}
+        beside: dict[str, int] = {}  # what a sidecar is named after -> the newest of such
         for item in items:
-            path = folder + item.name
-            if item.name.endswith("/"):
-                yield from self._walk(path)
-            elif item.name.endswith(".tar"):
-                yield from self._members(path, item)
-            elif self._is_listed(item.name):
-                newest = max([item.modified, *(beside.get(name, 0) for name in sidecar_names(item.name))])
-                yield path, item.size, newest
+            if item.name.endswith(SIDECARS):
+                base = item.name.rpartition(".")[0]
+                beside[base] = max(item.modified, beside.get(base, 0))
+        for item in items:
+            name = item.name
+            if name.endswith("/"):
+                yield from self._walk(folder + name)
+            elif name.endswith(".tar"):
+                yield from self._members(folder + name, item)
+            elif self._is_listed(name):
+                newest = max(item.modified, beside.get(name, 0), beside.get(_stem(name), 0)) if beside else item.modified
+                yield folder + name, item.size, newest
 
     def _members(self, path: str, item: Item) -> Iterator[tuple[str, int, int]]:
         for name, place in sorted(tar_index(self.shelf, path, item.size, item.modified).items()):
@@ -110,7 +114,8 @@ class PictureSource:
                 yield path + MEMBER + name, place.size, item.modified
 
     def _is_listed(self, name: str) -> bool:
-        suffix = os.path.splitext(name.rpartition("/")[2])[1].lower()
+        base = name.rpartition("/")[2].lstrip(".")
+        suffix = base[base.rfind(".") :].lower() if "." in base else ""
         if suffix in PICTURES or suffix in MOVING:
             return True
         if suffix not in SIDECARS:
@@ -171,11 +176,14 @@ def _open_store(place: str) -> PictureSource:
 
 def sidecar_names(path: str) -> list[str]:
     """Where scrapers and trainers put what they know of a picture, plainest first: a.txt, a.jpg.txt, a.json, a.jpg.json, ..."""
-    stem, dot, _ = path.rpartition(".")
-    if not dot or "/" in path[len(stem) :] or MEMBER in path[len(stem) :]:
-        stem = path
-    names = [base + suffix for suffix in reversed(SIDECARS) for base in (stem, path)]
+    names = [base + suffix for suffix in reversed(SIDECARS) for base in (_stem(path), path)]
     return list(dict.fromkeys(names))
+
+
+def _stem(path: str) -> str:
+    """The path without its suffix; a dot in a folder's or a tar's name begins none."""
+    stem, dot, suffix = path.rpartition(".")
+    return path if not dot or "/" in suffix or MEMBER in suffix else stem
 
 
 @lru_cache(maxsize=4)

@@ -11,8 +11,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from sotediffusion.curate.lists import flatten
 from sotediffusion.curate.step import DROP, Step, nulls
 from sotediffusion.curate.text.answers import Answer, Asked, Pixels, ProseSettings, Reader, TextSettings
 from sotediffusion.curate.text.endpoint import Endpoint, Secret, check_endpoint
@@ -73,12 +76,14 @@ class AskStep(Step):
 
     `see` opens a picture by the path in the catalogue; a module's function or a partial of one, so that it pickles. `journal`
     is the folder for answers under way, `key` the endpoint's where it did not come as a file, `models` the folder that models
-    lie in. Writes null where nothing was asked, an empty text where nothing could be read. Raises UserError for a backend that
-    is unknown or cannot be reached.
+    lie in. Writes null where nothing was asked, an empty text where nothing could be read, and an error where there was no
+    answer: such pictures are asked about again at the next run. Raises UserError for a backend that is unknown or cannot be
+    reached.
     """
 
     reads = ("path", "sha256", "rating", "general")
     erases: ClassVar[bool] = True  # the one reason to drop a picture here is the policy
+    errors: str
     tidy: ClassVar[Callable[..., str]]  # (answer, settings.no_reading) -> the words in it
 
     def __init__(self, settings: TextSettings, see: Callable[[str], Pixels], journal: Path, key: Secret | None = None,
@@ -90,9 +95,10 @@ class AskStep(Step):
         self.settings, self.see, self.key, self.models = settings, see, key, models
         self.workers = 1 if settings.backend in ("endpoint", "llava") else None  # one model, one count of requests
         self.gpus = float(settings.backend == "llava" and settings.device.startswith("cuda"))
+        self.errors = f"{self.name}_error"
         self.folder = journal / f"{self.name}-{_digest(self._asks())}"
         self.writes = pa.schema([(self.name, pa.string()), (f"{self.name}_confidence", pa.float32()),
-                                 (f"{self.name}_error", pa.string()), (DROP + self.name, pa.string())])  # fmt: skip
+                                 (self.errors, pa.string()), (DROP + self.name, pa.string())])  # fmt: skip
 
     def identity(self) -> dict[str, Any]:
         """What is asked where, and of which model; not where it runs."""
@@ -119,23 +125,29 @@ class AskStep(Step):
 
     def process(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """Ask about the rows that have something to read and no answer yet."""
-        table = rows.select(list(self.reads)).to_pylist()
-        wanted = {row["sha256"]: row for row in table if self._has_something(row)} if self.reader else {}
+        asked = self._asked(rows)
+        table = rows.select(list(self.reads)).filter(pa.array(asked)).to_pylist()
+        wanted = {row["sha256"]: row for row in table}
         self.journal.refresh()
         found: dict[str, dict[str, Any]] = {key: self.journal.answers[key] for key in wanted if key in self.journal.answers}
         for key, answer in self._ask([row for key, row in wanted.items() if key not in found]):
             found[key] = self._kept(wanted[key], answer)
             if answer.error is None:
                 self.journal.add(key, found[key])
-        return pa.RecordBatch.from_pylist([found.get(row["sha256"], {}) for row in table], self.writes)
+        answers = pa.RecordBatch.from_pylist([found.get(row["sha256"], {}) for row in table], self.writes)
+        return answers.take(pa.array(np.cumsum(asked) - 1, mask=~asked))
 
     def give_up(self, rows: pa.RecordBatch, reason: str) -> pa.RecordBatch:
         """A picture that cannot be read to the end keeps its place without words."""
-        return nulls(self.writes, len(rows), rows, {f"{self.name}_error": reason})
+        return nulls(self.writes, len(rows), rows, {self.errors: reason})
 
-    def _has_something(self, row: dict[str, Any]) -> bool:
-        tags = {tag.replace("_", " ") for tag in row["general"] or ()}
-        return not self.settings.where or not tags.isdisjoint(self.settings.where)
+    def _asked(self, rows: pa.RecordBatch) -> "np.ndarray[Any, np.dtype[np.bool_]]":
+        """Which rows have something to read."""
+        if not self.reader or not self.settings.where:
+            return np.full(len(rows), self.reader is not None)
+        starts, tags = flatten(rows.column("general").cast(pa.list_(pa.string())))
+        told = pc.is_in(pc.replace_substring(tags, "_", " "), pa.array(self.settings.where)).to_numpy(zero_copy_only=False)
+        return np.diff(np.append(0, np.cumsum(told))[starts]) > 0  # type: ignore[no-any-return]
 
     def _ask(self, rows: list[dict[str, Any]]) -> Iterator[tuple[str, Answer]]:
         asked: list[Asked] = [(row["sha256"], _Opening(self.see, row["path"])) for row in rows]
@@ -145,7 +157,7 @@ class AskStep(Step):
     def _kept(self, row: dict[str, Any], answer: Answer) -> dict[str, Any]:
         """The columns of an answer. What the policy refuses in words and tags together drops the picture and is forgotten."""
         if answer.error is not None:
-            return {f"{self.name}_error": answer.error}
+            return {self.errors: answer.error}
         words = answer.words if answer.exact else type(self).tidy(answer.words, self.settings.no_reading)
         words = printable(words.replace("\n", " "))[: self.settings.longest]
         if check_tags([*(row["general"] or ()), row["rating"] or "", words]):

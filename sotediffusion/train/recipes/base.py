@@ -1,6 +1,6 @@
 """What the recipes share: a plain default for everything a recipe need not change."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,9 @@ class Recipe:
         """The scalar to minimise for a batch, and numbers to log."""
         raise NotImplementedError
 
+    def conclude(self, join: Callable[[Tensor], Tensor]) -> None:
+        """Nothing to learn from losses."""
+
     def state_dict(self) -> dict[str, Any]:
         """Nothing besides the modules."""
         return {}
@@ -50,6 +53,11 @@ def read_part(folder: Path, part: str, module: nn.Module) -> nn.Module:
     weights = {key.removeprefix(prefix): value for key, value in load_file(path).items() if key.startswith(prefix)}
     module.load_state_dict(weights)
     return module.eval().requires_grad_(False)
+
+
+def planes(pictures: Tensor) -> Tensor:
+    """uint8 pictures (B, H, W, 3) as (B, 3, H, W), still bytes and where they lie."""
+    return pictures.permute(0, 3, 1, 2)
 
 
 def latent_layers(c_latent: int, width: int) -> nn.Sequential:

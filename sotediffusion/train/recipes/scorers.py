@@ -13,13 +13,13 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, ViTCon
 from sotediffusion.miniature.damage import NONE_AREA
 from sotediffusion.miniature.sample import sample_scene
 from sotediffusion.miniature.scene import Scene
-from sotediffusion.train.data import Batch, Folder, pixels
+from sotediffusion.train.data import Batch, Folder
 from sotediffusion.train.loop import Options
 from sotediffusion.train.optim import Schedule
-from sotediffusion.train.recipes.base import Recipe
+from sotediffusion.train.recipes.base import Recipe, planes
 from sotediffusion.types import UserError
 
-DEFAULTS = Options(images=800_000, batch=32, lr=1e-3, decay=0.05, ema=10_000, bf16=True, schedule=Schedule(warmup=16_000))
+DEFAULTS = Options(images=400_000, batch=32, lr=1e-3, decay=0.05, ema=5000, bf16=True, schedule=Schedule(warmup=3000))
 SHADOW_MEAN, SHADOW_STD = (0.65463551, 0.60715182, 0.61108185), (0.32903292, 0.32726001, 0.31909652)  # of aesthetic-shadow-v2
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 LABELS = {0: "hq", 1: "lq"}
@@ -27,13 +27,17 @@ SQUASHED, PATCH, CROP = 256, 16, 224  # px: the aesthetic network's input in tra
 EMBEDDING, HIDDEN = 512, (256, 128)  # of CLIP ViT-B/32 and of aes-B32-v0
 LOWEST, HIGHEST = 0.01, 0.99  # truths beyond are not told apart
 ZOOM = 0.08  # by which varied pictures are cut at most
+LOUD = 4.0  # a constant beside every patch's waves
+SETTLING = 128  # pictures by which the quality network's first embeddings are centred
 
 
 def vit_config(hidden: int = 96, layers: int = 4, side: int = SQUASHED, patch: int = PATCH) -> ViTConfig:
     """A small ViT; `side` and `patch` may grow together, the number of patches staying the same."""
+    spread = 0.55 / math.sqrt(hidden)  # of first weights; ViT's usual 0.02 is this at 768 wide and silences a narrow one
     return ViTConfig(hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=max(1, hidden // 32),
                      intermediate_size=3 * hidden, image_size=side, patch_size=patch, hidden_dropout_prob=0.0,
-                     attention_probs_dropout_prob=0.0, id2label=LABELS, label2id={v: k for k, v in LABELS.items()})  # fmt: skip
+                     attention_probs_dropout_prob=0.0, initializer_range=spread, id2label=LABELS,
+                     label2id={v: k for k, v in LABELS.items()})  # fmt: skip
 
 
 def clip_config(hidden: int = 96, layers: int = 4) -> CLIPVisionConfig:
@@ -62,9 +66,19 @@ def cosine_patches(weight: Tensor, rise: int) -> None:
             weight[row] = color[:, None, None] * wave * (1 + u + v) ** rise / side**2 * 0.3  # pictures fade with frequency
 
 
+def keep_contrast(positions: Tensor) -> None:
+    """Let position embeddings (N, d) begin small but for a loud constant in two of the places.
+
+    CLIP normalises each patch at once; beside the constant a patch keeps its own loudness, which is what damage changes.
+    """
+    with torch.no_grad():
+        nn.init.normal_(positions, std=0.1)
+        positions[:, -2:] += positions.new_tensor([LOUD, -LOUD])
+
+
 def resized(picture: Tensor, height: int, width: int, mode: str = "bilinear") -> Tensor:
-    """As Pillow resizes (B, 3, H, W)."""
-    return F.interpolate(picture, size=(height, width), mode=mode, antialias=True).clamp(0, 1)
+    """As Pillow resizes uint8 (B, 3, H, W): in bytes, which takes a sixth of the time."""
+    return F.interpolate(picture, size=(height, width), mode=mode, antialias=True)
 
 
 def cut(picture: Tensor) -> Tensor:
@@ -85,8 +99,9 @@ def centred(picture: Tensor, varied: bool = False) -> Tensor:
 
 
 def normalised(picture: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Standardised by channel."""
-    return (picture - picture.new_tensor(mean)[:, None, None]) / picture.new_tensor(std)[:, None, None]
+    """uint8 (B, 3, H, W) -> float32, standardised by channel."""
+    values = picture.float().div_(255)
+    return (values - values.new_tensor(mean)[:, None, None]) / values.new_tensor(std)[:, None, None]
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> float:
@@ -146,8 +161,8 @@ class AestheticRecipe(ScoringRecipe):
         super().__init__({"aesthetic": network}, folder, seed)
 
     def logits(self, batch: Batch, varied: bool) -> Tensor:
-        picture = pixels(batch.fields["pictures"].to(self.device))
-        seen = resized(cut(picture) if varied else picture, SQUASHED, SQUASHED)
+        picture = planes(batch.fields["pictures"])
+        seen = resized(cut(picture) if varied else picture, SQUASHED, SQUASHED).to(self.device)
         found = self.modules["aesthetic"](pixel_values=normalised(seen, SHADOW_MEAN, SHADOW_STD)).logits
         return found[:, 0] - found[:, 1]
 
@@ -171,13 +186,30 @@ class QualityRecipe(ScoringRecipe):
         network = CLIPVisionModelWithProjection(clip_config(**shape))
         embeddings = network.vision_model.embeddings
         cosine_patches(embeddings.patch_embedding.weight, rise=2)
-        nn.init.normal_(embeddings.position_embedding.weight, std=0.1)
+        keep_contrast(embeddings.position_embedding.weight)
         super().__init__({"quality": network, "mlp": Aes()}, folder, seed)
+        self.settle()
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Make what the first embeddings share as short as what tells them apart, which unit length would drown."""
+        norm = self.modules["quality"].vision_model.post_layernorm
+        batches = self.source.batches(0, 0, 32)
+        tokens = torch.cat([self._tokens(next(batches)) for _ in range(max(1, SETTLING // 32))])
+        shared = tokens.mean(0)
+        apart = (tokens - shared).pow(2).sum(1).mean().sqrt()
+        norm.bias.sub_(shared * (1 - apart / shared.norm()))
+
+    def _tokens(self, batch: Batch) -> Tensor:
+        """What the projection to embeddings reads, (B, hidden)."""
+        return self.modules["quality"].vision_model(pixel_values=self.seen(batch, varied=False)).pooler_output
+
+    def seen(self, batch: Batch, varied: bool) -> Tensor:
+        """What the contract shows of a batch, (B, 3, CROP, CROP)."""
+        return normalised(centred(planes(batch.fields["pictures"]), varied).to(self.device), CLIP_MEAN, CLIP_STD)
 
     def logits(self, batch: Batch, varied: bool) -> Tensor:
-        picture = pixels(batch.fields["pictures"].to(self.device))
-        seen = normalised(centred(picture, varied), CLIP_MEAN, CLIP_STD)
-        return self.modules["mlp"](self.modules["quality"](pixel_values=seen).image_embeds)
+        return self.modules["mlp"](self.modules["quality"](pixel_values=self.seen(batch, varied)).image_embeds)
 
     def truth_of(self, scene: Scene) -> float:
         return scene.quality

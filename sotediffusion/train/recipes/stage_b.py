@@ -1,5 +1,6 @@
 """Stage B, from scratch on the frozen text tower: from EffNet's latents to Stage A's. Crops first, whole pictures after."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,10 @@ class StageBRecipe(Recipe):
         size = (latents.shape[2], latents.shape[3])
         cond = self.modules["stage_b"].condition(effnet, pooled[:, None], size)
         return self.diffusion(lambda x, r: self.modules["stage_b"](x, r, cond), latents, batch.keys)
+
+    def conclude(self, join: Callable[[Tensor], Tensor]) -> None:
+        """The loss's."""
+        self.diffusion.conclude(join)
 
     def state_dict(self) -> dict[str, Any]:
         """The loss's."""

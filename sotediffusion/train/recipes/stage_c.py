@@ -1,5 +1,6 @@
 """Stage C from scratch and its text tower with it: from a caption to EffNet's latents of the picture."""
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -35,6 +36,10 @@ class StageCRecipe(Recipe):
         cond = self.modules["stage_c"].condition(hidden, pooled[:, None])
         latents = batch.fields["effnet"].to(self.device).float()
         return self.diffusion(lambda x, r: self.modules["stage_c"](x, r, cond), latents, batch.keys)
+
+    def conclude(self, join: Callable[[Tensor], Tensor]) -> None:
+        """The loss's."""
+        self.diffusion.conclude(join)
 
     def state_dict(self) -> dict[str, Any]:
         """The loss's."""

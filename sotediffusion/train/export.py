@@ -1,0 +1,63 @@
+"""A run's weights as a model: the trained parts in the place of those it began with, in any format, beside the run's states."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sotediffusion.models.cascade import Cascade
+from sotediffusion.train.distributed import Ranks
+from sotediffusion.train.settings import Saving
+from sotediffusion.weights import shapes
+from sotediffusion.weights.store import save_cascade
+
+MODELS = "models"  # folder in a run's
+
+
+class Export:
+    """Writes models when the run reaches its milestones; writing goes on beside the run, one model at a time.
+
+    `base` is the cascade with everything that is not trained; only the first process needs it.
+    """
+
+    def __init__(self, base: Cascade, saving: Saving, folder: Path, every: int, epoch: int, ranks: Ranks):
+        self.base, self.saving, self.folder, self.ranks = base, saving, folder / MODELS, ranks
+        self.every, self.epoch = every, epoch  # images
+        self.writer = ThreadPoolExecutor(1)
+        self.last: Future[None] | None = None
+
+    def reach(self, place: dict[str, Any], weights: dict[str, Tensor], last: bool) -> None:
+        """Take the weights as they are now, and write them under the name that the run's place gives them."""
+        taken: dict[str, Tensor] = {}
+        for key, value in weights.items():
+            whole = self.ranks.whole(value)
+            if self.ranks.first:
+                taken[key] = whole.detach().to("cpu", copy=True)
+        if self.ranks.first:
+            self.wait()
+            self.last = self.writer.submit(self._write, self.path(place, last), taken)
+        if last:
+            self.wait()
+
+    def wait(self) -> None:
+        """Until everything is written. UserError where the disk refused it."""
+        if self.last is not None:
+            self.last.result()
+            self.last = None
+
+    def path(self, place: dict[str, Any], last: bool) -> Path:
+        """Where the model of this place in the run goes."""
+        pattern = self.saving.final if last else self.saving.pattern
+        epoch = place["images"] // self.epoch
+        return self.folder / pattern.format(name=self.base.name, images=place["images"], steps=place["steps"], epoch=epoch)
+
+    def _write(self, path: Path, weights: dict[str, Tensor]) -> None:
+        networks: dict[str, Any] = {}
+        for part in {key.split(".", 1)[0] for key in weights}:
+            network = shapes.build(part, getattr(self.base, part).config)
+            own = {key.removeprefix(f"{part}."): value for key, value in weights.items() if key.startswith(f"{part}.")}
+            network.load_state_dict(own, assign=True)
+            networks[part] = network
+        save_cascade(replace(self.base, **networks), path, self.saving.format, self.saving.dtype, over=True)

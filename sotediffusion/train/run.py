@@ -1,0 +1,151 @@
+"""A whole run: a model is opened, data is made ready for it, the loop trains it, models are saved."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sotediffusion.config import to_toml
+from sotediffusion.models.cascade import Cascade, Conventions
+from sotediffusion.train import checkpoint, opening
+from sotediffusion.train.contradictions import check, schedule_of, stepping_of
+from sotediffusion.train.distributed import ALONE, Ranks
+from sotediffusion.train.export import Export
+from sotediffusion.train.loop import Options, train
+from sotediffusion.train.memory import set_dropout, spare
+from sotediffusion.train.opening import Makers
+from sotediffusion.train.order import Ranks as Rows
+from sotediffusion.train.recipes.finetune_b import FinetuneB
+from sotediffusion.train.recipes.finetune_c import FinetuneC
+from sotediffusion.train.settings import Settings, images_of, length
+from sotediffusion.train.status import Status
+from sotediffusion.train.stream import Stream
+from sotediffusion.types import UserError
+from sotediffusion.weights.reading import Where
+from sotediffusion.weights.store import DTYPES, open_cascade
+
+CELL = 32  # px that EffNet sees in a latent cell
+DRY_STEPS = 2
+Progress = Callable[[str, int, int], None]  # what is being prepared, how much is done, of how much
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a run is asked to be; `data` is a catalogue, kohya's folder, its dataset.toml or metadata JSON."""
+
+    settings: Settings
+    data: str
+    model: Where
+    out: Path
+    device: str = "cpu"
+    dry: bool = False
+    continue_from: Path | None = None
+
+
+def run(order: Order, report: Callable[[Status], None], progress: Progress, ranks: Ranks = ALONE,
+        note: Callable[[str], None] = lambda text: None) -> Status:  # fmt: skip
+    """Train as `order` says until done or told to stop; the same order again goes on. `note` is told what is worth knowing.
+
+    UserError: contradicting settings, before anything is opened; a model or data that cannot be trained.
+    """
+    settings, rows = order.settings, Rows(ranks.number, ranks.count, order.settings.train.micro or None)
+    check(settings, ranks.count)
+    if order.device == "cuda":
+        torch.set_float32_matmul_precision("high" if settings.precision.tf32 else "highest")
+    data = opening.read_data(order.data, settings.data, str(order.out / "data"))
+    cascade = open_model(order, ranks)
+    made, own = makers(cascade, settings), settings.data
+    if order.dry:
+        own = replace(own, online=True)  # latents are made for the few pictures that are seen
+    else:
+        opening.prepare(data, own, made, str(order.out / "latents"), rows, progress)
+        ranks.gather(None)  # all latents are there
+    stream = opening.open_data(data, own, made, str(order.out / "latents"), rows)
+    recipe = recipe_of(cascade, settings, stream)
+    if ranks.first and not order.dry:
+        order.out.mkdir(parents=True, exist_ok=True)
+        checkpoint.replace_file(order.out / "settings.toml", lambda path: path.write_text(to_toml(settings)))
+        for text in (*data.samples.notes, *stream.notes(settings.train.batch)):
+            note(text)
+    options = options_of(order, len(stream))
+    cascade = replace(cascade, conventions=recipe.conventions, name=settings.name)
+    every = images_of("save.every", settings.save.every, settings.train.batch, len(stream))
+    export = Export(cascade, settings.save, order.out, every, len(stream), ranks)
+    return train(recipe, options, order.out, report, order.continue_from, ranks, [export])
+
+
+def open_model(order: Order, ranks: Ranks) -> Cascade:
+    """The cascade, what is trained in its type, the rest as it is used; parts that this process does not need are left out."""
+    settings, device = order.settings, order.device
+    cascade = open_cascade(order.model)
+    if cascade.effnet is None:
+        raise UserError("model", "has no EffNet encoder to make latents with; add effnet_encoder.safetensors by --effnet")
+    _check_scale(settings, cascade.conventions)
+    rates = {settings.train.part: settings.train.lr, "text": settings.train.text_lr}
+    for name, network in cascade.parts().items():
+        trained = rates.get(name, 0) > 0
+        network.requires_grad_(trained)
+        if trained:
+            network.to(DTYPES[settings.precision.weights])
+            set_dropout(network, settings.train.dropout)
+        elif name in needed(settings):
+            kind = torch.float32 if name == "effnet" else DTYPES[settings.precision.frozen]
+            network.to(device, kind)
+        elif not ranks.first:  # which alone saves models
+            network.to("meta")
+        spare(network, settings.memory)
+    return cascade
+
+
+def needed(settings: Settings) -> tuple[str, ...]:
+    """Parts that a step runs."""
+    return ("stage_c", "text", "effnet") if settings.train.part == "stage_c" else ("stage_b", "text", "effnet", "stage_a")
+
+
+def makers(cascade: Cascade, settings: Settings) -> Makers:
+    """What data is made with."""
+    assert cascade.effnet is not None
+    fields = ("effnet",) if settings.train.part == "stage_c" else ("pictures",)
+    return Makers(cascade.effnet, cascade.tokenizer, conventions_of(cascade, settings).text_mask, fields)
+
+
+def conventions_of(cascade: Cascade, settings: Settings) -> Conventions:
+    """What the weights will expect after this run: the model's own but for padding and the area trained on, in px drawn."""
+    own, buckets = cascade.conventions, settings.data.buckets
+    mask = own.text_mask if settings.text_mask == "model" else settings.text_mask
+    drawn = own.compression * own.compression / (CELL * CELL)  # px drawn for one that EffNet sees
+    return replace(own, text_mask=mask, area=round(buckets.area * drawn))
+
+
+def _check_scale(settings: Settings, conventions: Conventions) -> None:
+    """UserError where latents would stand for another number of pixels than the model draws from them."""
+    scale = settings.data.buckets.scale
+    if settings.recipe != "kohya" and abs(CELL / scale - conventions.compression) > 0.5:
+        raise UserError("data.buckets.scale", f"{scale:g} makes a latent cell of {CELL / scale:.4g} px where the model draws "
+                                              f"{conventions.compression:g}; set it to {CELL / conventions.compression:.3g}")
+
+
+def recipe_of(cascade: Cascade, settings: Settings, stream: Stream) -> Any:
+    """The recipe of the part that is trained."""
+    conventions = conventions_of(cascade, settings)
+    if settings.train.part == "stage_c":
+        return FinetuneC(cascade.stage_c, cascade.text, stream, settings.objective, conventions)
+    frozen: Any = {"text": cascade.text, "effnet": cascade.effnet, "stage_a": cascade.stage_a}
+    return FinetuneB(cascade.stage_b, frozen, stream, settings.objective, conventions)
+
+
+def options_of(order: Order, epoch: int) -> Options:
+    """The loop's options for epochs of `epoch` images."""
+    settings, own = order.settings, order.settings.train
+    rates = {"text": own.text_lr, own.part: own.lr}
+    return Options(
+        images=length(own, epoch), batch=own.batch, lr=own.lr or own.text_lr, minutes=own.minutes or float("inf"), seed=own.seed,
+        decay=settings.optimizer.decay, clip=own.clip, ema=own.ema, schedule=schedule_of(settings, epoch),
+        save_minutes=settings.save.state_minutes, keep=settings.save.states, report_seconds=settings.save.report_seconds,
+        device=order.device,
+        bf16=settings.precision.compute == "bfloat16", optimizer=settings.optimizer.kind, arguments=settings.optimizer.arguments,
+        rates={name: lr for name, lr in rates.items() if lr}, stepping=stepping_of(settings),
+        ema_on_host=settings.memory.average == "host", average_file=False, dry=DRY_STEPS if order.dry else 0,
+    )  # fmt: skip

@@ -1,0 +1,75 @@
+"""Places for jobs that tests run over: a SQLite file, and a PostgreSQL server where one may be started."""
+
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import postgres
+import pytest
+
+from sotediffusion.serve import schema
+from sotediffusion.serve.database import Database
+from sotediffusion.serve.jobs import Job, new_id
+from sotediffusion.serve.store import JobStore, Limits
+
+PLACES = ["sqlite", pytest.param("postgresql", marks=postgres.needs_postgres)]
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1_000_000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture(scope="session")
+def server():
+    with postgres.running() as server:
+        yield server
+
+
+@pytest.fixture
+def quick(tmp_path):
+    """A folder in memory where there is one: many commits, and no power cut among them."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else tmp_path) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(params=PLACES)
+def place(request, quick):
+    """A path or URL with no jobs in it."""
+    if request.param == "sqlite":
+        return str(quick / "jobs.sqlite")
+    url = request.getfixturevalue("server").url
+    emptied(Database(url)).close()
+    return url
+
+
+def emptied(database):
+    """The database with nothing in its tables."""
+    with database.write() as connection:
+        for table in reversed(schema.metadata.sorted_tables):
+            if table is not schema.about:
+                connection.execute(table.delete())
+    return database
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def store(place, clock):
+    database = Database(place, clock)
+    yield JobStore(database, Limits(queued=10_000, queued_per_owner=10_000))
+    with suppress(Exception):
+        database.close()
+
+
+def order(owner="anna", model="m", **more):
+    """A job to submit."""
+    return Job(new_id(), owner, {"prompt": "1girl"}, model, **more)

@@ -1,0 +1,59 @@
+"""The gallery: an owner's own pictures, by words and by favourites, and gone when deleted."""
+
+import pytest
+from job_places import clock, order, place, quick, server, store  # noqa: F401  fixtures
+
+from sotediffusion.serve.gallery import Gallery
+from sotediffusion.serve.jobs import Job, StoredPicture, new_id
+
+# ruff: noqa: F811  fixtures are arguments
+
+
+@pytest.fixture
+def gallery(store):
+    return Gallery(store.database)
+
+
+def finished(store, prompt, owner="anna", count=1):
+    store.submit(Job(new_id(), owner, {"prompt": prompt}, "m"))
+    [job] = store.claim(new_id(), ["m"], 1, 30)
+    store.succeed(job.id, job.fence, [StoredPicture(f"{job.id}-{n}", 8, 8, n, bytes=10) for n in range(count)])
+    return job.id
+
+
+def test_pictures_are_found_by_every_word_of_the_prompt_whatever_its_case(gallery, store):
+    cat = finished(store, "1girl, Cat ears, 100%_soft")
+    dog = finished(store, "1girl, dog ears")
+    finished(store, "1girl, cat ears", owner="ben")
+    store.submit(order())
+    found = {words: [job.id for job in gallery.find("anna", words)] for words in ("", "ears cAT", "100%_s", "%", "EARS", "bird")}
+    assert found == {"": [dog, cat], "ears cAT": [cat], "100%_s": [cat], "%": [cat], "EARS": [dog, cat], "bird": []}
+    assert [job.id for job in gallery.find("anna", before=dog)] == [cat]
+    assert [job.id for job in gallery.find("anna", limit=1)] == [dog]
+
+
+def test_a_favourite_stays_until_it_is_none(gallery, store, clock):
+    id = finished(store, "x", count=2)
+    other = finished(store, "y")
+    assert gallery.favour("anna", id, f"{id}-1")
+    assert [picture.favourite for picture in store.get(id).pictures] == [False, True]
+    assert [job.id for job in gallery.find("anna", favourites=True)] == [id]
+    clock.now += 1000
+    assert [job.id for job in store.stale(10)] == [other]
+    assert gallery.favour("anna", id, f"{id}-1", yes=False)
+    assert {job.id for job in store.stale(10)} == {id, other}
+
+
+def test_a_deleted_picture_frees_its_place_and_the_last_one_takes_the_job_out(gallery, store):
+    id = finished(store, "x", count=2)
+    assert store.usage("anna") == 20
+    assert gallery.discard("anna", id, f"{id}-0") and not gallery.discard("anna", id, f"{id}-0")
+    assert [picture.name for picture in store.get(id).pictures] == [f"{id}-1"] and store.usage("anna") == 10
+    assert gallery.discard("anna", id, f"{id}-1")
+    assert gallery.find("anna") == [] and store.usage("anna") == 0
+
+
+def test_anothers_picture_cannot_be_touched(gallery, store):
+    id = finished(store, "x")
+    assert not gallery.favour("ben", id, f"{id}-0") and not gallery.discard("ben", id, f"{id}-0")
+    assert gallery.find("ben") == [] and len(store.get(id).pictures) == 1
