@@ -1,5 +1,6 @@
 # make demo   set up and draw the model card's picture with the embedded model
-# make test   set up and pass ruff, mypy and the tests
+# make test   set up and pass ruff, mypy and the tests that need Python only
+# make test-system   the tests that need more: PostgreSQL (apt-get install postgresql)
 # PYTHON=python3.12 make ...   with another Python (3.11 or newer)
 
 PYTHON ?= python3
@@ -11,13 +12,16 @@ PROMPT := newest, extremely aesthetic, best quality, 1girl, solo, cat ears, pink
 looking at viewer, smile, indoors, casual, living room, playing guitar,
 NEGATIVE := very displeasing, worst quality, monochrome, realistic, oldest, loli,
 
-.PHONY: demo test check format miniature clean
+.PHONY: demo test test-system check format miniature clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/sote generate "$(PROMPT)" --negative "$(NEGATIVE)" --preset card --seed 1 --out "outputs/card-{seed}.png"
 
 test: check
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 -m "not system"
+
+test-system: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -q -n 2 -m system
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -28,6 +28,8 @@ def cut(picture: dict, settings, tags) -> dict:
     for one in known:
         if one.series:
             by_text.setdefault(one.series, word(one.series, "series"))
+    if not any(picture.get(f"side_{kind}") for kind in ("tags", "character", "series", "general")):
+        picture = picture | {"side_tags": picture.get("group_tags")}
     side = [] if settings.merge == "tagger" else list(side_words(picture, settings, by_text))
     seen = list(tagged(picture, settings, tags, known))
     found: dict[str, list[str]] = {"character": [], "series": [], "general": []}
@@ -128,7 +130,7 @@ def judge(picture: dict, settings) -> dict:
 
 
 def era(picture, names, settings):
-    year = (picture.get("side_date") or "")[:4]
+    year = (date_of(picture) or "")[:4]
     if len(year) == 4 and year.isascii() and year.isdigit():
         found = [one.tag for one in settings.eras if int(year) >= max(one.since, 1900)]
         if found:
@@ -136,6 +138,10 @@ def era(picture, names, settings):
     tags = [tag for tag in picture.get("side_tags") or () if tag in {one.tag for one in settings.eras}]
     folders = [one.tag for name in reversed(names) for one in settings.eras if fits(name, one.folders)]
     return next(iter([*tags, *folders]), None)
+
+
+def date_of(picture):
+    return picture.get("side_date") or picture.get("group_date")
 
 
 def fits(text, patterns) -> bool:
@@ -153,9 +159,11 @@ def holds(rule, names, picture) -> bool:
 
 
 def field(name, picture) -> list[str]:
-    known = {"site": ["side_site"], "artist": ["side_artist"], "series": ["side_series"], "date": ["side_date"],
+    known = {"site": ["side_site"], "artist": ["side_artist"], "series": ["side_series"],
              "tags": ["side_tags", "side_general", "side_meta"]}  # fmt: skip
-    if name in known:
+    if name == "date":
+        found = [date_of(picture)]
+    elif name in known:
         found = [picture.get(column) for column in known[name]]
     else:
         try:

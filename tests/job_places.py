@@ -13,7 +13,10 @@ from sotediffusion.serve.database import Database
 from sotediffusion.serve.jobs import Job, new_id
 from sotediffusion.serve.store import JobStore, Limits
 
-PLACES = ["sqlite", pytest.param("postgresql", marks=postgres.needs_postgres)]
+PLACES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.system)]
+
+
+SERVER = pytest.StashKey()
 
 
 class Clock:
@@ -25,9 +28,13 @@ class Clock:
 
 
 @pytest.fixture(scope="session")
-def server():
-    with postgres.running() as server:
-        yield server
+def server(pytestconfig):
+    """One server for all that ask, whichever module they are in."""
+    if SERVER not in pytestconfig.stash:
+        running = postgres.running()
+        pytestconfig.stash[SERVER] = running.__enter__()
+        pytestconfig.add_cleanup(lambda: running.__exit__(None, None, None))
+    return pytestconfig.stash[SERVER]
 
 
 @pytest.fixture

@@ -11,10 +11,6 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
-needs_postgres = pytest.mark.skipif("SOTE_SYSTEM" not in os.environ, reason="needs a PostgreSQL server: set SOTE_SYSTEM=1")
-
 
 class Server:
     """A running server; `url` is a database in it."""

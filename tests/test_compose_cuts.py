@@ -156,7 +156,7 @@ TAGS = st.none() | st.lists(st.sampled_from([
 ]), max_size=5)  # fmt: skip
 NUMBERS = st.sampled_from([0.0, 0.25, 0.34, 0.35, 0.5, 0.51, 1.0])
 PICTURES = st.fixed_dictionaries({
-    **{name: TAGS for name in READS.names if name.startswith("side_") and name != "side_rating"},
+    **{name: TAGS for name in READS.names if name.startswith(("side_", "group_")) and name != "side_rating"},
     "side_rating": st.sampled_from([None, "g", "e", "?"]),
     "rating_probs": st.none() | st.lists(NUMBERS, min_size=4, max_size=4),
     "seen": st.none() | st.dictionaries(st.integers(4, 11), NUMBERS),

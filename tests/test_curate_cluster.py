@@ -15,26 +15,35 @@ from sotediffusion.curate.engine.processes import Means
 from sotediffusion.curate.engine.store import Store
 from sotediffusion.types import UserError
 
-# Ray reads these when it is imported, and keeps the token for as long as the process lives.
-os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+# Ray reads these when it is imported, and keeps the token for as long as the process lives. The last two save time: workers are
+# started when they are wanted, and a node that is gone is noticed soon.
+os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32),
+               "RAY_prestart_worker_first_driver": "0", "RAY_health_check_period_ms": "500"}  # fmt: skip
 ray = pytest.importorskip("ray", reason="the extra [cluster] is not installed")
 
 
-@pytest.fixture(autouse=True)
-def _paths(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
-    yield
-    ray.shutdown()
+@pytest.fixture(scope="module")
+def nodes():
+    """Two nodes of one CPU each, for all tests; the last one loses a node."""
+    from ray.cluster_utils import Cluster as Nodes
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
+        cluster = Nodes(initialize_head=True, head_node_args={"num_cpus": 1})
+        cluster.other = cluster.add_node(num_cpus=1)
+        yield cluster
+        ray.shutdown()
+        cluster.shutdown()
 
 
 def on(place, address, workers=4):
     return Cluster(Means(Store(place / "cat"), Folder(place / "src"), workers), address)
 
 
-def test_ray_on_one_machine_gives_what_the_process_pool_gives(tmp_path):
+def test_nodes_give_what_the_process_pool_gives(tmp_path, nodes):
     odd = {3: "short", 5: "kills scan", 7: "forbidden", 9: "kills decode"}
-    write(tmp_path, {n: f"picture {n} of many" for n in range(40)} | odd)
-    curate(tmp_path, executor=on(tmp_path, "local"))
+    write(tmp_path, {n: f"picture {n} of many" for n in range(20)} | odd)
+    curate(tmp_path, executor=on(tmp_path, nodes.address))
     assert ray.is_initialized() is False
     found = by_path(tmp_path)
     calls(tmp_path)
@@ -44,44 +53,43 @@ def test_ray_on_one_machine_gives_what_the_process_pool_gives(tmp_path):
     assert found == by_path(tmp_path, out=tmp_path / "pool")
 
 
-def test_a_lost_node_costs_nothing_that_was_finished(tmp_path):
-    from ray.cluster_utils import Cluster as Nodes
+def test_a_step_that_no_node_has_a_place_for_fails_in_one_sentence(tmp_path, nodes, monkeypatch):
+    write(tmp_path, {n: f"picture {n} of many" for n in range(4)})
+    steps = steps_of(tmp_path)[:5]
+    steps[4].gpus = 1
 
-    write(tmp_path, {n: f"slow picture {n}" for n in range(120)})
-    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 2})
-    other = nodes.add_node(num_cpus=2)
+    def impatient(progress):
+        if progress.stage == "dedupe":  # what comes next wants the GPU
+            monkeypatch.setattr(cluster, "PLACEMENT", 1.0)
+
+    with pytest.raises(UserError, match=r"ray: no place for a worker of see \(1 CPU, 1 GPU\) within 1 s"):
+        curate(tmp_path, steps=steps, executor=on(tmp_path, nodes.address), report=impatient)
+
+
+def test_a_lost_node_costs_nothing_that_was_finished(tmp_path, nodes):
+    write(tmp_path, {n: f"slow picture {n}" for n in range(64)})
     seen = []
 
     def watch(progress):
-        if progress.done > 20 and not seen:
+        if progress.done > 10 and not seen:
             seen.append(progress.done)
-            nodes.remove_node(other, allow_graceful=False)
+            nodes.remove_node(nodes.other, allow_graceful=False)
 
-    try:
-        curate(tmp_path, executor=on(tmp_path, nodes.address), report=watch)
-    finally:
-        ray.shutdown()
-        nodes.shutdown()
-    assert seen and len(by_path(tmp_path)) == 120 and not any(row["dropped"] for row in by_path(tmp_path).values())
+    curate(tmp_path, executor=on(tmp_path, nodes.address), report=watch)
+    assert seen and len(by_path(tmp_path)) == 64 and not any(row["dropped"] for row in by_path(tmp_path).values())
     calls(tmp_path)
     _, version = curate(tmp_path)
     assert version is None and not calls(tmp_path)
 
 
-def test_a_step_that_no_node_has_a_place_for_fails_in_one_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster, "PLACEMENT", 8.0)
-    write(tmp_path, {n: f"picture {n} of many" for n in range(4)})
-    steps = steps_of(tmp_path)
-    steps[4].gpus = 1
-    with pytest.raises(UserError, match=r"ray: no place for a worker of see.* \(\d+ CPU, 1 GPU\) within 8 s"):
-        curate(tmp_path, steps=steps, executor=on(tmp_path, "local", 2))
-
-
-def test_an_output_that_workers_cannot_see_is_refused(tmp_path, monkeypatch):
+def test_a_cluster_of_its_own_has_the_workers_asked_for_and_an_output_that_they_cannot_see_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(cluster, "_sees", _blind)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
     write(tmp_path, {0: "one picture of many"})
+    executor = on(tmp_path, "local", 4)
     with pytest.raises(UserError, match="is not seen on node .* all nodes share"):
-        curate(tmp_path, executor=on(tmp_path, "local", 2))
+        curate(tmp_path, executor=executor)
+    assert executor.workers == 4 and not ray.is_initialized()
     assert not list((tmp_path / "cat").glob("probe*"))
 
 

@@ -5,9 +5,12 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFilter
 
 from sotediffusion.cli.main import main
+from sotediffusion.curate.dedupe.heirs import taken_over
 from sotediffusion.curate.dedupe.phash import BLANK
 from sotediffusion.curate.dedupe.reference import read_reference, scanned
 from sotediffusion.curate.dedupe.step import READS, WRITES, DedupeSettings, DedupeStep
@@ -223,3 +226,20 @@ def test_the_command_speaks_czkawka(folder, capsys):
     assert code == 0 and ["0.png", "0_again.jpg", "0_small.jpg"] in [[item["path"] for item in group] for group in groups]
     assert set(groups[0][0]) == {"path", "size", "width", "height", "modified_date", "hashes", "difference"}
     assert run(capsys, folder, "--compat", "czkawka", "--similarity", "hihg")[0] == 2
+
+
+TAGS = st.none() | st.lists(st.sampled_from(["a", "b", "c", None]), max_size=3)
+DATES = st.sampled_from([None, "", "2016-05-01", "2012", "0001-01-01", "soon"])
+COPIES = st.lists(st.tuples(st.sampled_from([0, 2, 3]), DATES, TAGS, TAGS, TAGS, TAGS), max_size=8)
+
+
+@given(COPIES)
+def test_what_copies_leave_behind_is_their_earliest_date_and_each_of_their_tags_once(copies):
+    kinds = [pa.string()] + [pa.list_(pa.string())] * 4
+    noted = [pa.array([copy[place] for copy in copies], kind) for place, kind in enumerate(kinds, 1)]
+    dates, tags = (column.to_pylist() for column in taken_over(np.array([copy[0] for copy in copies], np.int64), noted, 4))
+    for keeper in range(4):
+        own = [copy for copy in copies if copy[0] == keeper]
+        assert dates[keeper] == min((date for _, date, *_ in own if date in ("2016-05-01", "2012")), default=None)
+        said = [tag for copy in own for column in copy[2:] for tag in column or () if tag]
+        assert sorted(tags[keeper] or []) == sorted(set(said)) and (tags[keeper] is None) == (not said)

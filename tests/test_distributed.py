@@ -35,7 +35,6 @@ def assert_same_run(one, other):
             torch.testing.assert_close(right[key], value, rtol=1e-3, atol=2e-5, msg=key)
 
 
-@pytest.mark.xfail(reason="being built: does not hold yet", strict=False)
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
 def test_two_processes_learn_what_one_does_from_the_same_batches(place, sharding):
     """Adaptive weights, accumulation, a joint clip, averages and batches of several buckets are all in it."""
@@ -46,7 +45,6 @@ def test_two_processes_learn_what_one_does_from_the_same_batches(place, sharding
     assert models[0] == models[1]
 
 
-@pytest.mark.xfail(reason="being built: does not hold yet", strict=False)
 @pytest.mark.parametrize("sharding, before, after", [("ddp", 2, 1), ("fsdp", 2, 1), ("ddp", 1, 2), ("fsdp", 1, 2)])
 def test_a_run_goes_on_in_another_number_of_processes(place, sharding, before, after):
     name = f"{sharding}-{before}-{after}"

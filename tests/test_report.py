@@ -139,6 +139,13 @@ def test_a_catalogue_of_the_first_steps_alone_and_an_empty_one_have_a_page():
     assert "0 of 0 files are kept" in " ".join(Parts(page(table().slice(0, 0))).text.split())
 
 
+def test_a_column_that_no_picture_has_a_value_in_has_no_contact_sheet():
+    rows = pa.Table.from_pylist([picture(0, aesthetic=None, quality=None)], table().schema)
+    assert re.findall(r"<summary><h3>(.*?)</h3>", page(rows)) == ["Rating Tags", "Date"]
+    bare = pa.Table.from_pylist([picture(0, aesthetic=None, quality=None, rating=None, date=None)], table().schema)
+    assert "No pictures to show by tag." in page(bare)
+
+
 def test_plots_escape_their_labels_and_give_every_bar_its_stretch():
     found = plots.bars([1, 2, 0, 4], 0, 1, [plots.Mark(0.5, EVIL)], [(0.0, EVIL)])
     assert "<script" not in found and found.count('class="bar s0"') == 2 and found.count('class="bar s1"') == 2

@@ -143,6 +143,7 @@ PICTURES = st.fixed_dictionaries({
     **dict.fromkeys(LISTS, st.none() | st.lists(TEXTS, max_size=3)),
     "side_site": st.sampled_from([None, "", "pixiv", "danbooru"]),
     "side_date": st.sampled_from([None, "", "2020-01-01", "1999", "1800-01-01", "soon", "\u0661\u0669\u0669\u0669"]),
+    "group_date": st.sampled_from([None, "2012-01-01"]),
     "side_extra": EXTRA,
 })  # fmt: skip
 CUSTOM = (

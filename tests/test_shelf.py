@@ -1,5 +1,6 @@
 """The shelf: whole files under names of the server's making, on a disk and in an object store."""
 
+import logging
 import resource
 import signal
 import time
@@ -24,8 +25,31 @@ from sotediffusion.types import UserError
 JOB = "0123456789abcdef" * 2
 
 
-@pytest.fixture(params=["disk", "memory"])
+@pytest.fixture(scope="module")
+def s3():
+    """A bucket of a local S3 server."""
+    s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_DEFAULT_REGION"):
+            patch.setenv(name, "us-east-1")
+        s3fs.S3FileSystem.clear_instance_cache()
+        s3fs.S3FileSystem().mkdir("pictures")
+        yield "s3://pictures"
+        s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+@pytest.fixture(params=["disk", "memory", "s3"])
 def shelf(request, quick):
+    if request.param == "s3":
+        return Shelf(f"{request.getfixturevalue('s3')}/{new_id()}")
     return Shelf(quick / "shelf" if request.param == "disk" else f"memory://{new_id()}", reserve=0)
 
 
@@ -119,6 +143,20 @@ def test_a_disk_that_is_nearly_full_takes_no_new_jobs(quick):
     with pytest.raises(UserError, match="MiB must stay free; delete pictures"):
         Shelf(quick, reserve=2**62).check_room()
     Shelf("memory://room", reserve=2**62).check_room()
+
+
+def test_an_object_store_that_does_not_answer_or_has_no_such_bucket_is_said_in_words(s3, monkeypatch):
+    s3fs = pytest.importorskip("s3fs")
+    with pytest.raises(UserError, match="disk: s3://nowhere"):
+        Shelf("s3://nowhere/x").put(JOB, b"x")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    s3fs.S3FileSystem.clear_instance_cache()
+    calls = (lambda shelf: shelf.put(JOB, b"x"), lambda shelf: shelf.read(f"01/{JOB}/ab.png"), lambda shelf: list(shelf.jobs()))
+    for call in calls:
+        with pytest.raises(UserError, match="disk: s3://pictures"):
+            call(Shelf(f"{s3}/x"))
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.mark.parametrize("place", ["/proc/none/shelf", "nosuch://bucket/x", "s4://user:secret@host/x"])

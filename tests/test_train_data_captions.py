@@ -162,11 +162,14 @@ def test_tokens_are_those_of_the_first_chunks_that_drawing_makes_of_the_same_wor
     assert [tuple(row) for row in mask[0].tolist()] == [chunk.mask for chunk in wanted]
 
 
-def test_kohyas_chunks_are_cut_at_75_tokens():
+def test_kohyas_chunks_are_cut_at_75_tokens_and_always_as_many():
     text = ", ".join(f"colour {n}" for n in range(60))
     ids = TOKENIZER.encode(text)
     chunks = Chunker(TOKENIZER, "unmasked", 3, plain=True).chunks(text)
     assert chunks == [ids[:75], ids[75:150], ids[150:225]] and len(ids) > 180
+    tokens, mask = Chunker(TOKENIZER, "unmasked", 3, plain=True).encode(["1girl"])
+    empty = [TOKENIZER.bos, TOKENIZER.eos, *[TOKENIZER.pad] * 75]
+    assert tokens.shape == (1, 3, 77) and tokens[0, 1:].tolist() == [empty] * 2 and mask.all()
 
 
 def test_settings_that_cannot_be_meant_are_refused_by_name():
@@ -176,6 +179,9 @@ def test_settings_that_cannot_be_meant_are_refused_by_name():
         (CaptionSettings(drop_groups={"text": -1}), "drop_groups.text"),
         (CaptionSettings(chunks=0), "chunks"),
         (CaptionSettings(order="sorted"), "captions.order"),
+        (CaptionSettings("kohya", keep_tags=1), "captions.keep_tags: it means nothing"),
+        (CaptionSettings("kohya", dropout=0.1), "captions.dropout: it means nothing"),
+        (CaptionSettings(kohya=KohyaCaptions(keep_tokens=1)), "captions.kohya: it means nothing"),
     ):
         with pytest.raises(UserError, match=words):
             captions.check(settings)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from training_pictures import paint
+from training_pictures import catalogue_of, paint
 
 from sotediffusion.buckets import BucketSettings
 from sotediffusion.curate.scan.sources import PictureSource
@@ -277,3 +277,18 @@ def test_settings_that_contradict_are_refused_before_anything_is_read(tmp_path):
     ):
         with pytest.raises(UserError, match=words):
             read(tmp_path, tmp_path, settings)
+
+
+def test_our_own_export_reads_as_the_catalogue_that_it_was_made_of(tmp_path):
+    from sotediffusion.curate.exports.entries import Done, ExportSettings
+    from sotediffusion.curate.exports.run import Wish, export
+
+    place = catalogue_of(tmp_path / "pictures", tmp_path / "cat", 6, repeats=lambda n: 6 if n == 2 else 1, format=lambda n: "png")
+    export(Wish(str(place), settings=ExportSettings("card")), tmp_path / "out", Done())
+    wanted = read(place, tmp_path).samples
+    for way in ("out", "out/dataset.toml"):
+        found = read(tmp_path / way, tmp_path / way.replace("/", "-")).samples
+        rows = [int(np.flatnonzero((found.content == digest).all(1))[0]) for digest in wanted.content]
+        assert found.column("repeats")[rows].tolist() == wanted.column("repeats").tolist()
+        for row, other in enumerate(rows):
+            assert found.text(other) == ", ".join(tag for tags in wanted.groups(row).values() for tag in tags)

@@ -69,7 +69,6 @@ def die_while_saving_a_model(what):
     go(what)
 
 
-@pytest.mark.xfail(reason="being built: does not hold yet", strict=False)
 @pytest.mark.parametrize("killed", [die_in_a_step, die_while_writing_a_state, die_before_the_record, die_while_saving_a_model])
 def test_killed_at_any_moment_the_same_order_goes_on_to_the_same_end(place, killed):
     name = killed.__name__

@@ -16,7 +16,6 @@ from sotediffusion.generate import generate
 from sotediffusion.models.cascade import SIZES
 from sotediffusion.models.layers import AttnBlock, ResBlock
 from sotediffusion.text.prompt import chunk_pair
-from sotediffusion.train import memory
 from sotediffusion.train.data import Batch
 from sotediffusion.train.loss import Objective
 from sotediffusion.train.memory import chosen, spare
@@ -39,18 +38,23 @@ def sote(*arguments) -> int:
     with pytest.raises(SystemExit) as stopped:
         main([str(argument) for argument in arguments])
     return stopped.value.code
-@pytest.mark.xfail(reason="being built: does not hold yet", strict=False)
+
+
 def test_from_a_catalogue_through_base_and_final_to_a_picture(place, capsys):
     (place / "drawn").mkdir()
-    catalogue = catalogue_of(place / "drawn", place / "catalogue", 20, score_aes_b32_v0=lambda number: 0.99)
+    good = {"score_aesthetic_shadow_v2": lambda number: 0.95 - number / 50, "score_aes_b32_v0": lambda number: 0.99}
+    catalogue = catalogue_of(place / "drawn", place / "catalogue", 20, **good, repeats=lambda number: 6 if number < 2 else 1)
+    # An epoch has 20 pictures but 4 that fit no bucket, two of the others six times; its fourth step has the 2 that are left.
     small = [argument for assignment in SMALL for argument in ("-s", assignment)]
     base = ("train", "run", "card-base", "--data", catalogue, "--model", place / "model", "--out", place / "base", *small)
     assert sote(*base, "-s", "save.every='4 steps'") == 0
-    assert "card-base finished at 48 images; models in" in capsys.readouterr().out
-    assert sorted(path.name for path in (place / "base" / "models").iterdir()) == ["card-base", "card-base-000000032"]
+    assert "card-base finished at 42 images; models in" in capsys.readouterr().out
+    assert sorted(path.name for path in (place / "base" / "models").iterdir()) == ["card-base", "card-base-000000026"]
     final = ("train", "run", "card-final", "--data", catalogue, "--model", place / "base" / "models" / "card-base",
-             "--out", place / "final", *small, "-s", "train.text_lr=0", "-s", "train.batch=1", "-s", "train.micro=0")  # fmt: skip
+             "--out", place / "final", *small, "-s", "train.text_lr=0", "-s", "train.steps=0",
+             "-s", "train.epochs=2")  # fmt: skip
     assert sote(*final) == 0
+    assert "card-final finished at 6 images" in capsys.readouterr().out  # three of the best, twice, whatever their repeats
     before, base_model, final_model = (open_cascade(path) for path in (
         place / "model", place / "base" / "models" / "card-base", place / "final" / "models" / "card-final"))  # fmt: skip
     assert moved(before, base_model) == {"stage_c", "text"} and moved(base_model, final_model) == {"stage_c"}
@@ -96,20 +100,19 @@ WAYS = {
     "fused": ECONOMY,
     "host": ("memory.gather=host",),
     "recompute": ("memory.recompute=['residual', 'attention', 'text']", "memory.recompute_share=0.5"),
-    "compiled": ("memory.compile=aot_eager", "train.steps=2"),
     "bfloat16": ("precision.weights=bfloat16", "precision.rounding=stochastic", "precision.compute=bfloat16"),
 }
 
 
-@pytest.mark.xfail(reason="being built: does not hold yet", strict=False)
 @pytest.mark.parametrize("way", WAYS)
 def test_ways_to_spare_memory_train_what_a_plain_run_does(place, way):
     go(order(place, way, *WAYS[way]))
-    if way in ("host", "recompute", "compiled"):
-        go(order(place, f"plain-{way}", *(a for a in WAYS[way] if a.startswith("train."))))
-        assert list(losses(place / way).values()) == pytest.approx(list(losses(place / f"plain-{way}").values()), rel=1e-4)
     found = list(losses(place / way).values())
-    assert found[-1] < found[0] * 1.5 and len(found) >= 2
+    assert len(found) >= 6 and max(found) < 3
+    if way in ("host", "recompute"):
+        if not (place / "plain").exists():
+            go(order(place, "plain"))
+        assert found == pytest.approx(list(losses(place / "plain").values()), rel=1e-4)
 
 
 def test_blocks_are_chosen_evenly_and_compute_their_insides_again(monkeypatch):
@@ -131,8 +134,15 @@ def counted(forward, runs, name):
     return run
 
 
-def test_every_kind_of_block_can_be_named():
-    assert set(memory.KINDS) == {"residual", "attention", "text"}
+def test_compiled_blocks_compute_the_same_for_every_bucket():
+    block = copy.deepcopy(next(tiny_cascade().stage_c.blocks(ResBlock)))
+    network = torch.nn.ModuleList([copy.deepcopy(block)])
+    spare(network, Memory(compile="eager"))
+    for size in ((3, 4), (5, 2)):
+        x = torch.randn(2, *size, 32)
+        torch.testing.assert_close(network[0](x), block(x))
+    assert network[0]._compiled_call_impl is not None
+    assert network[0].state_dict().keys() == block.state_dict().keys()
 
 
 def test_captions_reach_stage_c_as_they_do_when_drawing():
@@ -205,10 +215,11 @@ def test_stage_b_learns_from_pictures_seen_at_many_sizes_each_its_own_in_any_bat
     loss, numbers = recipe.loss(batch.take([0, 1]))
     loss.backward()
     assert loss.isfinite() and numbers and all(p.grad is not None for p in stage_b.parameters())
-@pytest.mark.xfail(reason="being built: does not hold yet", strict=False)
+
+
 def test_stage_b_is_trained_by_its_preset(place):
     go(order(place, "b", "train.part=stage_b", "train.text_lr=0", "train.steps=2", "train.batch=2", "train.micro=1",
-             "data.buckets.resolution=64", preset="stage-b"))  # fmt: skip
+             "data.buckets.resolution=96", "data.buckets.shortest=32", preset="stage-b"))  # fmt: skip
     model, before = open_cascade(place / "b" / "models" / "stage-b"), open_cascade(place / "model")
     assert moved(before, model) == {"stage_b"} and len(losses(place / "b")) == 2
 

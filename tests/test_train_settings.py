@@ -125,6 +125,7 @@ def test_amounts_are_in_images_steps_or_epochs():
     amounts = (7, "7", "7 images", "2 steps", "1 step", "0.5 epochs", "1 epoch")
     found = [images_of("x", amount, 128, 1000) for amount in amounts if amount != "7"]
     assert found == [7, 7, 256, 128, 500, 1000]
+    assert images_of("x", "11 steps", 8, 30) == 2 * 30 + 3 * 8  # the fourth step of each epoch has 6
     with pytest.raises(UserError, match="x: '7' is no amount; write for example"):
         images_of("x", "7", 128, 1000)
 

@@ -47,7 +47,11 @@ def catalogue_of(folder: Path, place: Path, count: int, **columns) -> Path:
         rows.append({"row": number, "path": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "width": width,
                      "height": height, "caption": caption(number), "repeats": 1, "dropped": False,
                      "score_aesthetic_shadow_v2": number / count} | more)  # fmt: skip
-    dataset = lance.write_dataset(pa.Table.from_pylist(rows, SCHEMA), str(place / "catalogue.lance"), mode="overwrite")
+    dataset = lance.write_dataset(
+        pa.Table.from_pylist(rows, SCHEMA.append(pa.field("format", pa.string()))),
+        str(place / "catalogue.lance"),
+        mode="overwrite",
+    )
     (place / "versions").mkdir(exist_ok=True)
     version = Version("v1", dataset.version, "2024-01-01 00:00:00", count, count, {}, {}, {"source": str(folder)})
     (place / "versions" / "v1.json").write_text(json.dumps(asdict(version)))

@@ -110,13 +110,20 @@ def run(source: str, out: str, preset: str, assignments: tuple[str, ...], skip: 
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     with _Line() as line:
         version, runner = pipeline.run(order, line.show)
-    for step, reasons in runner.ledger.reasons.items():
-        for reason, count in sorted(reasons.items(), key=lambda item: -item[1]):
-            click.echo(f"{step}: {count} left out, {one_line(reason)}")
+    for text in summary(runner.ledger.reasons):
+        click.echo(text)
     if version is None:
         click.echo(f"nothing new; {out} stays as it is")
     else:
         click.echo(f"{version.kept} of {version.rows} pictures kept; version {version.name} of {out}")
+
+
+def summary(reasons: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """What was left out, by step and reason; of the policy's a count alone."""
+    refused = reasons.get("policy", {}).get("policy", 0)
+    lines = [f"policy: {refused} refused; of these nothing is kept but a hash of their content"] if refused else []
+    ranked = ((step, reason, count) for step, found in reasons.items() if step != "policy" for reason, count in _ranked(found))
+    return lines + [f"{step}: {count} left out, {one_line(reason)}" for step, reason, count in ranked if count]
 
 
 class _Line:

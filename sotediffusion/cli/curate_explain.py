@@ -28,20 +28,22 @@ def command(catalogue: str, picture: str, version: str | None) -> None:
     chosen = find_version(store, version)
     rows = Catalogue(read(catalogue, version))
     row = find(rows, picture)
-    for title, lines in story(rows, row, _tag_names(store), _fingerprints(chosen.states)):
+    for title, lines in story(rows, row, _tag_names(store, chosen.settings), _fingerprints(chosen.states)):
         click.secho(title, bold=True)
         for line in lines:
             click.echo(f"  {one_line(line)}")
 
 
-def _tag_names(store: Any) -> Mapping[int, str]:
-    """The newest tagger's tags by number, where its list was kept."""
+def _tag_names(store: Any, settings: Mapping[str, Any]) -> Mapping[int, str]:
+    """The tagger's tags by number: of the list that the version was made with, or of the only one that is kept."""
     from sotediffusion.curate.tag.taglist import read_taglist, words
 
     names = store.names("taglists")
-    if len(names) != 1:
+    own = f"{settings.get('taglist')}.csv"
+    if own not in names and len(names) != 1:
         return {}
-    return {place: words(name) for place, name in enumerate(read_taglist(store.path(f"taglists/{names[0]}")).names)}
+    chosen = own if own in names else names[0]
+    return {place: words(name) for place, name in enumerate(read_taglist(store.path(f"taglists/{chosen}")).names)}
 
 
 def _fingerprints(states: Mapping[str, str]) -> dict[str, str]:

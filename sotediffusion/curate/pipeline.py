@@ -69,10 +69,9 @@ def _filter(table: Any, places: Places, before: list[Step]) -> list[Step]:
 def _dedupe(table: Any, places: Places, before: list[Step]) -> list[Step]:
     from sotediffusion.curate.dedupe.reference import read_reference
     from sotediffusion.curate.dedupe.step import DedupeStep
-    from sotediffusion.curate.dedupe.verdicts import FILE, Verdicts, read
+    from sotediffusion.curate.dedupe.verdicts import held
 
-    verdicts = Verdicts() if places.store.remote else read(Path(places.store.root) / FILE)
-    return [DedupeStep(table, places.source, verdicts, read_reference(table.reference))]
+    return [DedupeStep(table, places.source, held(places.store), read_reference(table.reference))]
 
 
 def _score(table: Any, places: Places, before: list[Step]) -> list[Step]:
@@ -210,13 +209,21 @@ def run(order: Order, report: Callable[[Progress], None]) -> tuple[Version | Non
         places = Places(source, store, order.models, order.secrets or {})
         steps = chain(order.settings, places, order.skip)
         forget_errors(store, steps)
-        told = {"source": masked(whole(order.source)), "skip": list(order.skip), **plain(dict(order.settings))}
+        told = {"source": masked(whole(order.source)), "skip": list(order.skip), **_taglist(steps), **plain(dict(order.settings))}
         store.write(SETTINGS, to_toml(told).encode())
         with _executor(order, store, source) as executor:
             runner = Runner(store, steps, executor, report)
             ledger = runner.run(source, secret)
         runner.watch.say("committing")
         return commit(Finished(store, runner.chain.placed, runner.parts, ledger), told, order.name), runner
+
+
+def _taglist(steps: list[Step]) -> dict[str, str]:
+    """Which of the lists kept in the catalogue the tags' numbers point into."""
+    from sotediffusion.curate.policy import TagPolicyStep
+
+    lists = [step.tags.sha256 for step in steps if isinstance(step, TagPolicyStep)]
+    return {"taglist": lists[0]} if lists else {}
 
 
 def _executor(order: Order, store: Store, source: Any) -> AbstractContextManager[Executor]:

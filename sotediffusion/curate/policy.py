@@ -96,12 +96,13 @@ def rule_digest() -> str:
 class TagPolicyStep(Step):
     """The same rule again right after tagging, on what the tagger sees together with what the sidecars say.
 
-    A tag counts from a probability of SEEN, lower than any caption's threshold, and so does each rating beside the likeliest.
+    The sidecars of copies that were left out for this picture speak too. A tag counts from a probability of SEEN, lower than any
+    caption's threshold, and so does each rating beside the likeliest.
     """
 
     name = "policy_tags"
     version = 1
-    reads = ("tag_ids", "tag_probs", "rating_probs", *_SIDE)
+    reads = ("tag_ids", "tag_probs", "rating_probs", "group_tags", *_SIDE)
     writes = pa.schema([(DROP + "policy_tags", pa.string())])
     erases: ClassVar[bool] = True
 
@@ -119,4 +120,4 @@ class TagPolicyStep(Step):
         ids, probs, ratings = row["tag_ids"] or (), row["tag_probs"] or (), row["rating_probs"] or ()
         seen = [self.tags.names[place] for place, p in zip(ids, probs, strict=True) if p >= SEEN]
         likely = [name for name, p in zip(self.tags.names, ratings, strict=False) if p >= SEEN or p == max(ratings)]
-        return [*seen, *likely]
+        return [*seen, *likely, *(row["group_tags"] or ())]

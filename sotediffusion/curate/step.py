@@ -5,7 +5,7 @@ step runs in a local process or in an actor on another machine, so a step pickle
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -92,7 +92,14 @@ class PictureStep(Step):
 
 
 class WholeStep(Step):
-    """Compares pictures with each other: `process` gets all rows of all shards at once, and answers for all."""
+    """Compares pictures with each other: `process` gets all rows of all shards at once, and answers for all.
+
+    What it wants to know of some rows only are columns of `reads` that it names in `asides`: `process` is not given those, but
+    asks `fetch` for them, which takes columns and ascending numbers of rows.
+    """
+
+    asides: tuple[str, ...] = ()
+    fetch: Callable[[Sequence[str], "np.ndarray[Any, Any]"], list[pa.Array]] | None = None
 
 
 def nulls(schema: pa.Schema, count: int, given: pa.RecordBatch, constants: dict[str, str]) -> pa.RecordBatch:

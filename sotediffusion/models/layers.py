@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .dense import dense, plus
 from .response_norm import GlobalResponseNorm
 
 EPS = 1e-6
@@ -39,7 +40,7 @@ class Pointwise(nn.Conv2d):
         super().__init__(d_in, d_out, kernel_size=1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.flatten(1), self.bias)
+        return dense(x, self.weight.flatten(1), self.bias)
 
 
 class Norm(nn.Module):
@@ -64,10 +65,12 @@ class ResBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        widen, _, norm, dropout, narrow = self.channelwise
         h = layer_norm(depthwise(x, self.depthwise))
         if skip is not None:
             h = torch.cat([h, skip], dim=-1)
-        return x + self.channelwise(h)
+        h = norm(dense(h, widen.weight, widen.bias, gelu=True), overwrite=True)
+        return plus(x, dense(dropout(h), narrow.weight, narrow.bias))
 
 
 def depthwise(x: Tensor, conv: nn.Conv2d) -> Tensor:
@@ -161,14 +164,14 @@ class AttnBlock(nn.Module):
         b, h, w, width = x.shape
         norm = layer_norm(x).reshape(b, h * w, width)
         if self.self_attn:
-            q, k, v = attn.split(F.linear(norm, attn.in_proj_weight, attn.in_proj_bias))
+            q, k, v = attn.split(dense(norm, attn.in_proj_weight, attn.in_proj_bias))
             key, value = torch.cat([k, key.to(k.dtype)], dim=2), torch.cat([v, value.to(v.dtype)], dim=2)
         else:
-            (q,) = attn.split(F.linear(norm, attn.in_proj_weight[:width], attn.in_proj_bias[:width]))
+            (q,) = attn.split(dense(norm, attn.in_proj_weight[:width], attn.in_proj_bias[:width]))
             mask = None if mask is None else mask[..., h * w :]
         out = attend(q, key, value, mask)
-        out = attn.out_proj(out.transpose(1, 2).reshape(b, h, w, width))
-        return x + self.dropout(out)
+        out = dense(out.transpose(1, 2).reshape(b, h, w, width), attn.out_proj.weight, attn.out_proj.bias)
+        return plus(x, self.dropout(out))
 
 
 class UpDown(nn.Module):

@@ -21,20 +21,21 @@ class GlobalResponseNorm(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1, 1, 1, width))
         self.beta = nn.Parameter(torch.zeros(1, 1, 1, width))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, overwrite: bool = False) -> Tensor:
+        """`overwrite`: nobody needs x any more; without gradients the result takes its memory."""
         if torch.is_grad_enabled():
             result: Tensor = _Respond.apply(x, self.gamma, self.beta)
             return result
-        return respond(x, self.gamma, self.beta)[0]
+        return respond(x, self.gamma, self.beta, x if overwrite else None)[0]
 
 
-def respond(x: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def respond(x: Tensor, gamma: Tensor, beta: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """x (1 + gamma n / mean(n)) + beta in the type of x, the norms n of its channels, and their mean."""
     norm = spatial_norm(x).to(gamma.dtype)
     mean = norm.mean(dim=-1, keepdim=True) + EPS
     share = norm / mean
     gain = torch.addcmul(torch.ones_like(share), gamma, share)
-    return torch.addcmul(beta.to(x.dtype), x, gain.to(x.dtype)), norm, mean
+    return torch.addcmul(beta.to(x.dtype), x, gain.to(x.dtype), out=out), norm, mean
 
 
 def spatial_norm(x: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import layer_norm
+from .dense import dense, plus
+from .layers import EPS
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,19 @@ class MixBlock(nn.Module):
         self.channelwise = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
     def forward(self, x: Tensor) -> Tensor:
+        pad, conv = self.depthwise
+        widen, _, narrow = self.channelwise
         g = self.gammas
-        h = layer_norm(x.permute(0, 2, 3, 1)) * (1 + g[0]) + g[1]
-        x = x + self.depthwise(h.permute(0, 3, 1, 2)) * g[2]
-        h = layer_norm(x.permute(0, 2, 3, 1)) * (1 + g[3]) + g[4]
-        return x + self.channelwise(h).permute(0, 3, 1, 2) * g[5]
+        h = pad(_scaled_norm(x, g[0], g[1]).permute(0, 3, 1, 2))
+        x = plus(x, F.conv2d(h, conv.weight * g[2], conv.bias * g[2], groups=conv.groups))  # the gains go into the small weights
+        h = dense(_scaled_norm(x, g[3], g[4]), widen.weight, widen.bias, gelu=True)
+        return plus(x, dense(h, narrow.weight * g[5], narrow.bias * g[5]).permute(0, 3, 1, 2))
+
+
+def _scaled_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """norm(x) (1 + scale) + shift over the channels of x (B, D, H, W), as (B, H, W, D)."""
+    width = (x.shape[1],)
+    return F.layer_norm(x.permute(0, 2, 3, 1), width, (1 + scale).expand(width), shift.expand(width), EPS)
 
 
 class VectorQuantizer(nn.Module):

@@ -9,10 +9,8 @@ import sqlalchemy as sa
 from sotediffusion.serve.jobs import Failure, Job, JobState, Progress
 from sotediffusion.serve.lines import recount
 from sotediffusion.serve.outbox import announce
-from sotediffusion.serve.rows import to_job
+from sotediffusion.serve.rows import Which, locked, to_job
 from sotediffusion.serve.schema import DUE, RUNNING, jobs
-
-Which = Sequence[sa.ColumnElement[bool]]  # conditions on jobs that all hold
 
 _LATE = Failure("deadline", "its deadline came before it was done")
 _BATCH = 500  # jobs that one statement changes at most
@@ -21,15 +19,6 @@ _BATCH = 500  # jobs that one statement changes at most
 def held(id: str, fence: int) -> Which:
     """The job while whoever claimed it under this fence still holds it."""
     return [RUNNING, jobs.c.id == id, jobs.c.fence == fence]
-
-
-def locked(which: Which) -> sa.Select[Any]:
-    """The question for jobs that are to be changed, in one order for all who ask, so that no two wait for each other.
-
-    The order is by a calculation: by the column itself a planner would walk along the index of all ids there ever were.
-    """
-    columns = (jobs.c.seq, jobs.c.id, jobs.c.line, jobs.c.state, jobs.c.alone, jobs.c.fence, jobs.c.worker)
-    return sa.select(*columns).where(*which).order_by(jobs.c.id.concat("")).with_for_update()
 
 
 def lease(connection: sa.Connection, seq: int, worker: str, now: float, until: float) -> Job:

@@ -7,7 +7,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from sotediffusion.serve.jobs import JobState
+from sotediffusion.serve.rows import locked
 from sotediffusion.serve.schema import IN_LINE, QUEUED, RUNNING, SUSPECT, jobs, lines
+
+LINES = "lines"  # the lock under which lines are made
 
 _TRIES = 8  # lines looked into before giving up: their jobs may all be in others' hands just now
 
@@ -15,7 +18,7 @@ _HEAD = sa.select(sa.func.min(jobs.c.place)).where(jobs.c.line == lines.c.id, IN
 
 
 def line_of(connection: sa.Connection, owner: str, model: str, priority: int) -> int:
-    """The line that a job stands in, made when it is the first of its kind; an owner keeps the turn it has."""
+    """The line that a job stands in, made for the first of its kind; an owner keeps its turn. Under the lock LINES."""
     same = sa.and_(lines.c.owner == owner, lines.c.model == model, lines.c.priority == priority)
     found = connection.scalar(sa.select(lines.c.id).where(same))
     if found is None:
@@ -27,7 +30,8 @@ def line_of(connection: sa.Connection, owner: str, model: str, priority: int) ->
 
 def length(connection: sa.Connection, owner: str | None = None, models: Collection[str] = ()) -> int:
     """How many jobs wait: of all, or of this owner, or for these models."""
-    line, suspects = sa.select(sa.func.sum(lines.c.waiting)), sa.select(sa.func.count()).select_from(jobs).where(SUSPECT)
+    # Asked by a model, which all jobs have, suspects are counted in their own index, not in that of all who wait.
+    line, suspects = sa.select(sa.func.sum(lines.c.waiting)), sa.select(sa.func.count()).where(SUSPECT, jobs.c.model > "")
     if owner is not None:
         line, suspects = line.where(lines.c.owner == owner), suspects.where(jobs.c.owner == owner)
     if models:
@@ -115,8 +119,7 @@ def reorder(connection: sa.Connection, id: str, owner: str, before: str | None) 
 
     The places that the jobs between the two had are shared anew among them, so that there is always one to give.
     """
-    mine = sa.select(jobs).where(QUEUED, jobs.c.owner == owner)
-    rows = connection.execute(mine.order_by(jobs.c.id).with_for_update()).all()
+    rows = connection.execute(locked([QUEUED, jobs.c.owner == owner])).all()
     waiting = {row.id: row for row in rows}
     if id not in waiting or (before is not None and before not in waiting):
         return False

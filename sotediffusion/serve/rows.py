@@ -7,6 +7,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from sotediffusion.serve.jobs import Failure, Job, JobState, Progress, StoredPicture
+from sotediffusion.serve.schema import jobs
+
+Which = Sequence[sa.ColumnElement[bool]]  # conditions on jobs that all hold
 
 _ASKED = ("id", "owner", "request", "model", "origin", "priority", "deadline", "webhook", "idempotency")
 _TOLD = ("created", "started", "finished", "alone", "attempts", "fence", "worker", "lease_until", "version")
@@ -31,6 +34,16 @@ def to_job(row: sa.Row[Any]) -> Job:
         error=Failure(**row.error) if row.error else None,
         pictures=tuple(StoredPicture(**picture) for picture in row.pictures) if row.pictures is not None else None,
     )
+
+
+def locked(which: Which) -> sa.Select[Any]:
+    """The question for jobs to be changed: what they are now, in one order for all who ask, so that no two wait in a circle.
+
+    The order is by a calculation: by the column itself a planner would walk along the index of all ids there ever were.
+    """
+    columns = (jobs.c.seq, jobs.c.id, jobs.c.owner, jobs.c.model, jobs.c.priority, jobs.c.line, jobs.c.place)
+    states = (jobs.c.state, jobs.c.alone, jobs.c.fence, jobs.c.worker)
+    return sa.select(*columns, *states).where(*which).order_by(jobs.c.id.concat("")).with_for_update()
 
 
 def result_values(pictures: Sequence[StoredPicture]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ class Shelf:
 
     A file is there whole or not at all; on a disk its content and its name are synced before `put` returns. `place` is a folder
     or a URL that fsspec knows (s3://bucket/folder; keys come from the environment or from the store's own files).
-    Raises UserError for a place that cannot be opened and where it takes no more.
+    Raises UserError for a place that cannot be opened, that takes no more or that does not answer.
     """
 
     def __init__(self, place: str | Path, reserve: int = RESERVE):
@@ -47,19 +47,21 @@ class Shelf:
 
     def read(self, name: str) -> bytes:
         """A file's content. Raises FileNotFoundError for a name that is not here, or that no shelf made."""
-        content: bytes = self._files.cat_file(self._path(name))
+        path = self._path(name)
+        with self._reaching():
+            content: bytes = self._files.cat_file(path)
         return content
 
     def remove(self, names: Collection[str]) -> None:
         """Remove files; those that are gone already are no fault."""
         for name in names:
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError), self._reaching():
                 self._files.rm_file(self._path(name))
 
     def remove_job(self, job: str) -> None:
         """Remove all that is kept of a job."""
         folder = f"{self._root}/{_folder(job)}"
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), self._reaching():
             self._files.rm(folder, recursive=True)
 
     def check_room(self) -> None:
@@ -79,7 +81,8 @@ class Shelf:
     def written(self, job: str) -> dict[str, float]:
         """When each file that is kept of a job was written, in seconds since 1970."""
         names = [f"{_folder(job)}/{name}" for name in self._names(_folder(job))]
-        return {name: self._files.modified(self._path(name)).timestamp() for name in names if _NAME.fullmatch(name)}
+        with self._reaching():
+            return {name: self._files.modified(self._path(name)).timestamp() for name in names if _NAME.fullmatch(name)}
 
     @cached_property
     def _opened(self) -> tuple[Any, str]:
@@ -109,6 +112,23 @@ class Shelf:
     def _local(self) -> bool:
         return "file" in self._files.protocol
 
+    @property
+    def _faults(self) -> type[Exception]:
+        """What the place raises; clients of object stores have errors of their own."""
+        return OSError if self._local else Exception
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """What goes wrong with the place, in words; what is not there is for the caller to judge."""
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError):
+            raise
+        except self._faults as error:
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            said = f"{masked(self.place)} fails ({reason[:120]})"
+            raise UserError("disk", f"{said}; free space or mend it, then try again") from error
+
     def _path(self, name: str) -> str:
         if not _NAME.fullmatch(name):
             raise FileNotFoundError(f"{name[:80]!r} is not on the shelf")
@@ -117,7 +137,8 @@ class Shelf:
     def _names(self, folder: str) -> list[str]:
         """What lies directly in a folder; nothing where there is none."""
         try:
-            found = self._files.ls(f"{self._root}/{folder}".rstrip("/"), detail=False)
+            with self._reaching():
+                found = self._files.ls(f"{self._root}/{folder}".rstrip("/"), detail=False)
         except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
@@ -127,12 +148,13 @@ class Shelf:
             raise unknown("suffix", suffix, SUFFIXES)
         path = self._path(name := f"{stem}.{suffix}")
         try:
-            if self._local:
-                _write_to_disk(Path(path), content, durable)
-            else:
-                self._files.pipe_file(path, content)
-        except OSError as error:
-            raise refused(Path(name), error, "disk") from None
+            with self._reaching():
+                if self._local:
+                    _write_to_disk(Path(path), content, durable)
+                else:
+                    self._files.pipe_file(path, content)
+        except FileNotFoundError:  # a bucket that is gone, or a job removed this moment
+            raise UserError("disk", f"{masked(self.place)} has no place for this job any more; make it anew") from None
         return name
 
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sotediffusion.serve import changes, lines
 from sotediffusion.serve.database import Database
 from sotediffusion.serve.jobs import Failure, Job, JobState, Progress, QueueFull, StoredPicture
-from sotediffusion.serve.rows import new_row, result_values, to_job
+from sotediffusion.serve.rows import locked, new_row, result_values, to_job
 from sotediffusion.serve.schema import DUE, ENDED, QUEUED, RUNNING, SHELVED, deliveries, jobs
 from sotediffusion.types import UserError
 
@@ -54,7 +54,7 @@ class JobStore:
         UserError when the owner's pictures fill their quota.
         """
         with self.database.write() as connection:
-            self.database.lock(connection, "submit")  # so that bounds and idempotency keys hold between gateways
+            self.database.lock(connection, lines.LINES)  # bounds and idempotency keys hold between gateways, too
             if earlier := _earlier(connection, job):
                 return earlier
             self._check_room(connection, job.owner, longest)
@@ -122,6 +122,7 @@ class JobStore:
         False where one of the two does not wait or is another's.
         """
         with self.database.write() as connection:
+            self.database.lock(connection, lines.LINES)
             return lines.reorder(connection, id, owner, before)
 
     # For workers
@@ -153,7 +154,7 @@ class JobStore:
         """
         with self.database.write(durable=False) as connection:
             until = self.database.now(connection) + lease_s
-            rows = {row.id: row for row in connection.execute(changes.locked([jobs.c.id.in_(list(held))]))}
+            rows = {row.id: row for row in connection.execute(locked([jobs.c.id.in_(list(held))]))}
             verdicts = {id: _verdict(rows.get(id), worker, fence) for id, (fence, _) in held.items()}
             kept = {rows[id].seq: held[id][1] for id, verdict in verdicts.items() if verdict == "keep"}
             changes.renew(connection, until, list(kept), {seq: how for seq, how in kept.items() if how is not None})

@@ -5,7 +5,7 @@ Everything random about a caption follows from its sample's key, so any process 
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 
@@ -89,15 +89,28 @@ def check(settings: CaptionSettings) -> None:
     for name, share in shares.items():
         if not 0 <= share <= 1:
             raise UserError(f"captions.{name}", f"{share:g} is no share; give 0 to 1")
+    idle = _not_read(settings)
+    if idle:
+        raise UserError(f"captions.{idle}", f"it means nothing with captions.form={settings.form}; leave it out, or take another")
     if settings.chunks < 1 or settings.keep_tags < 0:
         raise UserError("captions", f"chunks = {settings.chunks}, keep_tags = {settings.keep_tags}; take 1 or more, 0 or more")
+
+
+def _not_read(settings: CaptionSettings) -> str | None:
+    """The name of a setting that somebody changed and the form does not know."""
+    usual = CaptionSettings()
+    if settings.form == "tags":
+        return None if settings.kohya == usual.kohya else "kohya"
+    known = ("form", "chunks", "kohya", *(("dropout",) if not settings.dropout else ()))
+    free = [f.name for f in fields(usual) if f.name not in known]
+    return next((name for name in free if getattr(settings, name) != getattr(usual, name)), None)
 
 
 class Chunker:
     """Texts as token ids in chunks of 77: the first `count` chunks that drawing makes of the same text.
 
-    `text_mask` is the model's convention of what the tower sees of padding. With `plain`, chunks are cut at 75 tokens as
-    kohya's trainer does, wherever that is.
+    `text_mask` is the model's convention of what the tower sees of padding. With `plain`, chunks are cut at 75 tokens wherever
+    that is and there are always `count`, as in kohya's trainer.
     """
 
     def __init__(self, tokenizer: Tokenizer, text_mask: str = "masked", count: int = 1, plain: bool = False):
@@ -107,9 +120,9 @@ class Chunker:
         self._padding = pad_chunks([], 1, tokenizer, text_mask)[0]
 
     def encode(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """Token ids (B, K, 77) and what the tower may look at (B, K, 77); K is of the longest, at most `count`."""
+        """Token ids (B, K, 77) and what the tower may look at (B, K, 77); K is that of the longest text, at most `count`."""
         rows = [self.chunks(text) for text in texts]
-        most = max(map(len, rows), default=1)
+        most = self.count if self.plain else max(map(len, rows), default=1)
         tokens = np.empty((len(rows), most, CHUNK), np.int64)
         mask = np.empty((len(rows), most, CHUNK), bool)
         tokens[:], mask[:] = self._padding.tokens, self._padding.mask

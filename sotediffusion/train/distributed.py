@@ -4,6 +4,7 @@ Every process walks through the same loop and meets the others at the same point
 does. Gradients go over NCCL where there are GPUs; the few numbers that the loop agrees on go over gloo, from main memory.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -95,6 +96,7 @@ class Ranks:
     def spread(self, modules: nn.ModuleDict, device: str) -> None:
         """Before the optimizer is made: give each process its rows of the weights, where that is wanted."""
         if self.count > 1 and self.sharding == "fsdp":
+            warnings.filterwarnings("ignore", message=".*returned a view tensor")  # nothing is done in place to any
             mesh = init_device_mesh(torch.device(device).type, (self.count,))
             for child in modules.values():
                 for module in child.modules():
@@ -102,8 +104,9 @@ class Ranks:
                         fully_shard(module, mesh=mesh)
                 fully_shard(child, mesh=mesh)
                 for module in child.modules():
-                    if type(module) in METHODS:
-                        register_fsdp_forward_method(module, METHODS[type(module)])
+                    for kind, method in METHODS.items():
+                        if isinstance(module, kind):
+                            register_fsdp_forward_method(module, method)
 
     def forward(self, recipe: Any) -> Forward:
         """The recipe's loss, after whose backward pass gradients are the means over all processes."""

@@ -19,7 +19,7 @@ from sotediffusion.train.opening import Makers
 from sotediffusion.train.order import Ranks as Rows
 from sotediffusion.train.recipes.finetune_b import FinetuneB
 from sotediffusion.train.recipes.finetune_c import FinetuneC
-from sotediffusion.train.settings import Settings, images_of, length
+from sotediffusion.train.settings import Settings, epoch_of, images_of, length
 from sotediffusion.train.status import Status
 from sotediffusion.train.stream import Stream
 from sotediffusion.types import UserError
@@ -60,7 +60,9 @@ def run(order: Order, report: Callable[[Status], None], progress: Progress, rank
     if order.dry:
         own = replace(own, online=True)  # latents are made for the few pictures that are seen
     else:
-        opening.prepare(data, own, made, str(order.out / "latents"), rows, progress)
+        faults = opening.prepare(data, own, made, str(order.out / "latents"), rows, progress)
+        if faults.found:
+            note(faults.sentence())
         ranks.gather(None)  # all latents are there
     stream = opening.open_data(data, own, made, str(order.out / "latents"), rows)
     recipe = recipe_of(cascade, settings, stream)
@@ -69,10 +71,11 @@ def run(order: Order, report: Callable[[Status], None], progress: Progress, rank
         checkpoint.replace_file(order.out / "settings.toml", lambda path: path.write_text(to_toml(settings)))
         for text in (*data.samples.notes, *stream.notes(settings.train.batch)):
             note(text)
-    options = options_of(order, len(stream))
+    epoch = epoch_of(settings, len(stream))
+    options = options_of(order, epoch)
     cascade = replace(cascade, conventions=recipe.conventions, name=settings.name)
-    every = images_of("save.every", settings.save.every, settings.train.batch, len(stream))
-    export = Export(cascade, settings.save, order.out, every, len(stream), ranks)
+    every = images_of("save.every", settings.save.every, settings.train.batch, epoch)
+    export = Export(cascade, settings.save, order.out, every, epoch, ranks)
     return train(recipe, options, order.out, report, order.continue_from, ranks, [export])
 
 

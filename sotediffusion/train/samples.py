@@ -200,13 +200,16 @@ class Coder:
             table[place] = self.numbers.setdefault(key, len(self.numbers))
         return table[pair]
 
-    def finish(self, chunks: Iterable[pa.ListArray]) -> tuple[pa.ChunkedArray, pa.Table]:
-        """All lists with numbers of the sorted vocabulary, and it: so the order of reading leaves no trace."""
+    def finish(self, chunks: list[pa.ListArray]) -> tuple[pa.ChunkedArray, pa.Table]:
+        """All lists, which are used up, with numbers of the sorted vocabulary, and it: the order of reading leaves no trace."""
         table = pa.table([pa.array(column, pa.string()) for column in zip(*self.numbers, strict=True)] or [[], []], VOCABULARY)
         order = pc.sort_indices(table, [("group", "ascending"), ("tag", "ascending")]).to_numpy()
         place = np.empty(len(order), np.int32)
         place[order] = np.arange(len(order), dtype=np.int32)
-        lists = [pa.ListArray.from_arrays(chunk.offsets, pa.array(place[chunk.values.to_numpy()])) for chunk in chunks]
+        lists = []
+        while chunks:  # each is let go of as soon as it is numbered anew
+            chunk = chunks.pop(0)
+            lists.append(pa.ListArray.from_arrays(chunk.offsets, pa.array(place[chunk.values.to_numpy()])))
         return pa.chunked_array(lists, pa.list_(pa.int32())), table.take(pa.array(order))
 
 

@@ -166,7 +166,7 @@ def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def images_of(field_name: str, amount: str | int, batch: int, epoch: int) -> int:
-    """Images of an amount such as 20000, "500 steps", "1 epoch". UserError: anything else."""
+    """Images of an amount such as 20000, "500 steps", "1 epoch", from the start of a run on. UserError: anything else."""
     if isinstance(amount, int):
         return amount
     number, _, unit = amount.strip().partition(" ")
@@ -178,9 +178,21 @@ def images_of(field_name: str, amount: str | int, batch: int, epoch: int) -> int
         value = -1.0
     if value < 0 or unit not in UNITS:
         raise UserError(field_name, f"{amount!r} is no amount; write for example 20000, '500 steps' or '1 epoch'")
-    return round(value * {"images": 1, "steps": batch, "epochs": epoch}[unit])
+    return images_in(round(value), batch, epoch) if unit == "steps" else round(value * (epoch if unit == "epochs" else 1))
+
+
+def images_in(steps: int, batch: int, epoch: int) -> int:
+    """Images of the first steps of a run; the last step of an epoch is as small as what is left for it."""
+    epochs, rest = divmod(steps, -(-epoch // batch))
+    return epochs * epoch + rest * batch
 
 
 def length(training: Training, epoch: int) -> int:
     """Images of the run."""
-    return round(training.epochs * epoch) or training.images or training.steps * training.batch
+    return round(training.epochs * epoch) or training.images or images_in(training.steps, training.batch, epoch)
+
+
+def epoch_of(settings: Settings, samples: int) -> int:
+    """Images of an epoch of so many samples: with those that fill up its last step, where that is wanted."""
+    batch = settings.train.batch
+    return -(-samples // batch) * batch if settings.data.last == "fill" else samples

@@ -23,13 +23,13 @@ def part_settings(settings: CaptionSettings, own: Mapping[str, Any]) -> CaptionS
     What such a part leaves out is kohya's default, but for the share without a caption, which is the run's. `drop_groups` is
     what a catalogue asks for; the run's own shares go before.
     """
+    captions.check(settings)
     own = dict(own)
     settings = replace(settings, drop_groups={**own.pop("drop_groups", {}), **settings.drop_groups})
     if own:
         base = settings.kohya if settings.form == "kohya" else KohyaCaptions(caption_dropout_rate=settings.dropout)
         kohya = build(KohyaCaptions, plain(base) | own, "captions")
         settings = replace(settings, form="kohya", kohya=kohya)
-    captions.check(settings)
     kohya_captions.check(settings.kohya)
     return settings
 

@@ -22,7 +22,7 @@ READS = pa.schema([
     ("tag_ids", pa.list_(pa.uint16())), ("tag_probs", pa.list_(pa.float16())),
     ("rating_probs", pa.list_(pa.float32(), len(RATINGS))), ("side_tags", TAGS), ("side_general", TAGS),
     ("side_character", TAGS), ("side_series", TAGS), ("side_artist", TAGS),
-    ("side_meta", TAGS), ("side_rating", pa.string()),
+    ("side_meta", TAGS), ("side_rating", pa.string()), ("group_tags", TAGS),
 ])  # fmt: skip
 ASIDE = (*KINDS, "artist", "meta")  # kinds that a sidecar may name a tag with
 
@@ -120,6 +120,7 @@ class Cut(Step):
         from sotediffusion.curate.compose.merging import by_kind
 
         columns = typed(rows, READS)
+        columns["side_tags"] = _own_or_groups(columns)
         starts, codes = joined([*self._side(columns), self._tagged(columns)])
         spare = self.settings.merge == "sidecar"
         begins, numbers = by_kind(starts, codes, self.vocabulary.table, len(self.vocabulary.texts), spare)
@@ -157,6 +158,16 @@ class Cut(Step):
         output = ids.to_numpy(zero_copy_only=False)
         probability = columns["tag_probs"].flatten().to_numpy(zero_copy_only=False).astype(np.float32)
         return starts, np.where(probability >= self.bounds[output], output, np.int32(self.vocabulary.nothing))
+
+
+def _own_or_groups(columns: dict[str, pa.Array]) -> pa.Array:
+    """The tags without a kind; of a picture whose sidecar names no tags at all those of its copies."""
+    own = [columns["side_tags"], *(columns[f"side_{kind}"] for kind in KINDS)]
+    bare = np.logical_and.reduce([pc.list_value_length(tags).fill_null(0).to_numpy() == 0 for tags in own])
+    bare &= columns["group_tags"].is_valid().to_numpy(zero_copy_only=False)
+    if not bare.any():
+        return own[0]
+    return pa.concat_arrays([own[0], columns["group_tags"]]).take(pa.array(np.arange(len(bare)) + len(bare) * bare))
 
 
 def ratings(columns: dict[str, pa.Array], first: str) -> pa.Array:

@@ -20,7 +20,7 @@ from sotediffusion.curate.tag.taglist import words
 FIELDS = {"site": ("side_site",), "artist": ("side_artist",), "series": ("side_series",), "date": ("side_date",),
           "tags": ("side_tags", "side_general", "side_meta")}  # fmt: skip
 LISTS = ("side_artist", "side_series", "side_tags", "side_general", "side_meta")
-_COLUMNS = dict.fromkeys(["path", "side_extra", *(column for columns in FIELDS.values() for column in columns)])
+_COLUMNS = dict.fromkeys(["path", "side_extra", "group_date", *(column for columns in FIELDS.values() for column in columns)])
 READS = pa.schema([(name, pa.list_(pa.string()) if name in LISTS else pa.string()) for name in _COLUMNS])
 GAPS = re.compile(r"[,\s]+")  # what would end a tag or break a line
 Test = Callable[[str], bool]

@@ -98,7 +98,10 @@ class Rules(Step):
 
     def process(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """The three columns of all pictures at once; what a folder, a year or a tag decides is decided once."""
-        return pa.record_batch(self.book.judge(Pile(typed(rows, READS), self.book.verdicts)), schema=self.writes)
+        columns = typed(rows, READS)
+        own = columns["side_date"]
+        columns["side_date"] = pc.coalesce(pc.if_else(pc.equal(own, ""), None, own), columns["group_date"])
+        return pa.record_batch(self.book.judge(Pile(columns, self.book.verdicts)), schema=self.writes)
 
 
 class Book:
@@ -115,8 +118,8 @@ class Book:
         self.verdicts = {field: Verdicts(asked) for field, asked in tests.items()}
         self.folders = [fits(rule.folders) for rule in self.rules]
         self.of_eras = [fits(era.folders) for era in settings.eras]
-        folders = [one.folders for one in self.rules] + [era.folders for era in settings.eras]
-        self.named = lru_cache(1 << 16)(fits(tuple(name for names in folders for name in names)))
+        named = [*(rule.folders for rule in self.rules), *(era.folders for era in settings.eras)]
+        self.named = lru_cache(1 << 16)(fits(tuple(name for folders in named for name in folders)))
         self.place = lru_cache(1 << 16)(self._place)
         self.year = lru_cache(1 << 10)(self._year)
         self.wanted = [names_in(rule.tags) for rule in self.rules]

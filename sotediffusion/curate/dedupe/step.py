@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sotediffusion.config import plain
+from sotediffusion.curate.dedupe import heirs
 from sotediffusion.curate.dedupe.alike import look_closer
 from sotediffusion.curate.dedupe.crops import crop_pairs
 from sotediffusion.curate.dedupe.groups import Nodes, stars
@@ -21,7 +22,8 @@ from sotediffusion.types import UserError
 Array = np.ndarray[Any, Any]
 
 READS = ("row", "path", "sha256", "bytes", "format", "width", "height", "phash", "blank", "luma_mean", "luma_std", "chroma")
-WRITES = pa.schema([("group", pa.int64()), ("distance", pa.int16()), ("candidate", pa.int64()), ("drop_dedupe", pa.string())])
+WRITES = pa.schema([("group", pa.int64()), ("distance", pa.int16()), ("candidate", pa.int64()), *heirs.WRITES,
+                    ("drop_dedupe", pa.string())])  # fmt: skip
 LOSSLESS = ("png", "bmp")  # WebP, AVIF and JPEG XL can be either, and the scan does not say which
 WORDS = {"copy": "duplicate", "crop": "crop", "watermark": "watermark", "variant": "variant"}  # of the reasons
 
@@ -58,7 +60,8 @@ class DedupeStep(WholeStep):
 
     name = "dedupe"
     version = 1
-    reads = READS
+    reads = (*READS, *heirs.ASIDES)
+    asides = heirs.ASIDES
     writes = WRITES
 
     def __init__(self, settings: DedupeSettings = DedupeSettings(), source: Source | None = None,
@@ -76,7 +79,7 @@ class DedupeStep(WholeStep):
         """Answers for every row; one without a hash takes no part and gets nulls."""
         hashed = np.flatnonzero(np.asarray(pc.is_valid(rows.column("phash"))))
         found = find(rows.take(pa.array(hashed)), self)
-        return _columns(rows, hashed, found, self.reference)
+        return pa.record_batch(_columns(rows, hashed, found, self), schema=WRITES)
 
 
 @dataclass
@@ -182,7 +185,7 @@ def _settled(hashes: Array, keeper: Array, folded: dict[int, tuple[int, str]], c
     return Found(keeper[before:] - before, {row: kind for row, (_, kind) in folded.items()}, distance[before:], candidate)
 
 
-def _columns(rows: pa.RecordBatch, hashed: Array, found: Found, reference: Reference) -> pa.RecordBatch:
+def _columns(rows: pa.RecordBatch, hashed: Array, found: Found, step: DedupeStep) -> list[pa.Array]:
     numbers, paths = np.asarray(rows.column("row")).take(hashed), rows.column("path")
     left_out = found.keeper != np.arange(len(hashed))
     outside = found.keeper < 0
@@ -199,9 +202,18 @@ def _columns(rows: pa.RecordBatch, hashed: Array, found: Found, reference: Refer
     for place in np.flatnonzero(left_out).tolist():
         keeper = int(found.keeper[place])
         reasons[hashed[place]] = (
-            f"in the reference set: {reference.paths[len(reference.paths) + keeper]}" if keeper < 0
+            f"in the reference set: {step.reference.paths[len(step.reference.paths) + keeper]}" if keeper < 0
             else f"{WORDS[found.kind.get(place, 'copy')]}: of {paths[int(hashed[keeper])]}"
         )  # fmt: skip
     numbered = [pa.array(column, mask=column < 0) for column in (group, distance, candidate)]
-    return pa.record_batch([*numbered, pa.array(reasons, pa.string())], schema=WRITES)
+    inherited = _inherited(hashed, numbers, found.keeper, left_out & ~outside, step, len(rows))
+    return [*numbered, *inherited, pa.array(reasons, pa.string())]
 
+
+def _inherited(hashed: Array, numbers: Array, keeper: Array, copies: Array, step: DedupeStep, count: int) -> list[pa.Array]:
+    """What kept pictures take over from the copies of them."""
+    if step.fetch is None or not copies.any():
+        return [pa.nulls(count, column.type) for column in heirs.WRITES]
+    places = np.flatnonzero(copies)
+    places = places[np.argsort(numbers[places])]
+    return heirs.taken_over(hashed[keeper[places]], step.fetch(heirs.ASIDES, numbers[places]), count)

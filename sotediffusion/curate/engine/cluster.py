@@ -20,7 +20,7 @@ from sotediffusion.curate.engine.shards import ROW, SHARD, Parts, Placed, Rows, 
 from sotediffusion.curate.engine.work import Stage, Task
 from sotediffusion.types import UserError
 
-LOCAL = "local"
+LOCAL = "local"  # a cluster of its own on this machine, also for Ray
 PLACEMENT = 60.0  # seconds that a worker may wait for its place
 TOGETHER = 4  # CPUs of an actor that decodes pictures for a model of its own
 
@@ -61,16 +61,20 @@ class Cluster:
 
     def __enter__(self) -> "Cluster":
         self.ray = _ray()
-        address, cpus = (None, self.means.workers) if self.address == LOCAL else (self.address, None)
+        cpus = self.means.workers if self.address == LOCAL else None
         try:
-            self.ray.init(address=address, num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="error",
-                          ignore_reinit_error=True)  # fmt: skip
+            self.ray.init(address=self.address, num_cpus=cpus, include_dashboard=False, log_to_driver=False,
+                          logging_level="error", ignore_reinit_error=True)  # fmt: skip
         except (ConnectionError, RuntimeError, ValueError) as error:
             first = next(iter(str(error).strip().splitlines()), type(error).__name__)[:160]
             said = f"no cluster answers at {self.address} ({first})"
             raise UserError("ray", f"{said}; check the address and RAY_AUTH_TOKEN") from None
         self.workers = max(int(self.ray.cluster_resources().get("CPU", 1)), 1)
-        self._check_output()
+        try:
+            self._check_output()
+        except BaseException:
+            self.ray.shutdown()
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -102,18 +106,19 @@ class Cluster:
         except self.ray.exceptions.GetTimeoutError:
             raise UserError("ray", f"{otherwise} within {PLACEMENT:.0f} s; see `ray status`") from None
 
-    def shares(self, stage: Stage) -> tuple[int, int, float]:
+    def shares(self, stage: Stage) -> tuple[int, tuple[int, float]]:
         """How many actors a stage gets, and the CPUs and GPUs of each."""
-        total = self.ray.cluster_resources()
-        cpus = max(int(total.get("CPU", 1)), 1)
+        nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        cpus = [int(node.get("CPU", 0)) for node in nodes]
         if stage.gpus:
-            count = max(int(total.get("GPU", 0) / stage.gpus), 1)
-            return count, max(cpus // count, 1), stage.gpus
+            places = [int(node.get("GPU", 0) / stage.gpus) for node in nodes]
+            each = [have // count for have, count in zip(cpus, places, strict=True) if count]
+            return max(sum(places), 1), (max(min(each, default=1), 1), stage.gpus)
         if stage.pictures:
-            nodes = sum(node["Alive"] for node in self.ray.nodes())
-            return max(cpus // TOGETHER, nodes), max(min(TOGETHER, cpus // nodes), 1), 0
-        limits = [placed.step.workers for placed in stage.steps if placed.step.workers]
-        return min(cpus, *(limit * len(self.ray.nodes()) for limit in limits)) if limits else cpus, 1, 0
+            together = max(min(TOGETHER, max(cpus)), 1)
+            return max(sum(have // together for have in cpus), 1), (together, 0)
+        limits = [placed.step.workers * len(nodes) for placed in stage.steps if placed.step.workers]
+        return max(min([sum(cpus), *limits]), 1), (1, 0)
 
     def actor(self, share: tuple[int, float]) -> _Actor:
         """A spare one with this share of the cluster, or a new one that asks for its place."""
@@ -122,7 +127,7 @@ class Cluster:
                 self.spare.remove(actor)
                 return actor
         cpus, gpus = share
-        means = replace(self.means, workers=cpus)
+        means = replace(self.means, workers=cpus, devices=(None,))  # the GPU that Ray gives it is the only one it sees
         kind = self.ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_task_retries=0)(Hand)
         handle = kind.remote(pickle.dumps(means))
         return _Actor(share, handle, handle.ready.remote(), time.monotonic())
@@ -175,7 +180,7 @@ class _Run:
 
     def run(self) -> Iterator[Event]:
         said = pickle.dumps(self.stage)
-        self.cluster.make_room(self.cluster.shares(self.stage)[1:])
+        self.cluster.make_room(self.cluster.shares(self.stage)[1])
         try:
             while self.fill_up() or any(actor.task for actor in self.actors):
                 self.hand_out(said)
@@ -185,12 +190,12 @@ class _Run:
 
     def fill_up(self) -> bool:
         """Ask for as many actors as there are places and tasks for; whether tasks are waiting."""
-        count, *share = self.cluster.shares(self.stage)
+        count, share = self.cluster.shares(self.stage)
         while len(self.again) < count and (task := next(self.waiting, None)) is not None:
             self.again.append(task)
         wanted = sum(actor.task is not None for actor in self.actors) + len(self.again)
         while len(self.actors) < min(count, wanted):
-            self.actors.append(self.cluster.actor((int(share[0]), share[1])))
+            self.actors.append(self.cluster.actor(share))
         return bool(self.again)
 
     def hand_out(self, stage: bytes) -> None:
@@ -235,7 +240,7 @@ class _Run:
         self.actors = [actor for actor in self.actors if actor not in lost]
         if self.actors and not any(actor.placed for actor in self.actors):
             if time.monotonic() - min(actor.asked for actor in self.actors) > PLACEMENT:
-                _, cpus, gpus = self.cluster.shares(self.stage)
+                _, (cpus, gpus) = self.cluster.shares(self.stage)
                 raise UserError("ray", f"no place for a worker of {self.stage.name} ({cpus} CPU, {gpus:g} GPU) within "
                                 f"{PLACEMENT:.0f} s; add nodes, or leave the step out with --skip")  # fmt: skip
 

@@ -1,8 +1,9 @@
 """The work on one task, in whatever process it runs: rows through a stage's steps, what they answer into finished parts."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -283,20 +284,26 @@ def write_part(store: Store, placed: Placed, table: pa.Table) -> Tally:
 
 def compare(store: Store, placed: Placed, parts: Mapping[str, Parts], rows: Rows) -> Tally:
     """A step that wants all rows at once, on these; its one part is finished when this returns."""
-    frames = Frames(store, parts, placed.sources)
-    chunks: dict[str, list[pa.Array]] = {name: [] for name in placed.step.reads if name != ROW}
+    step, frames = placed.step, Frames(store, parts, placed.sources)
+    assert isinstance(step, WholeStep)
+    step.fetch = partial(_columns_of, frames)
+    given = [name for name in step.reads if name not in step.asides]
+    batch = pa.record_batch(_columns_of(frames, given, rows), names=given)
+    step.setup()
+    answer = _checked(placed, step.process(batch), len(rows))
+    table = with_runner_columns(rows, np.zeros(len(rows), bool), pa.nulls(len(rows), pa.string()), answer)
+    store.write_table(f"{placed.folder}/{WHOLE}", table)
+    return Tally.of(placed, WHOLE, table)
+
+
+def _columns_of(frames: Frames, columns: Sequence[str], rows: Rows) -> list[pa.Array]:
+    """Columns for ascending rows of any shards; null where no step has written them."""
+    chunks: dict[str, list[pa.Array]] = {name: [] for name in columns if name != ROW}
     for _, held in shards_of(rows):
         found = frames.read(chunks, held)
         for name, column in chunks.items():
             column.append(found[name] if name in found else pa.nulls(len(held)))
-    columns = {name: _one_array(chunks.pop(name)) if name != ROW else pa.array(rows, pa.int64()) for name in placed.step.reads}
-    batch = pa.record_batch(list(columns.values()), names=list(columns))
-    del columns, chunks
-    placed.step.setup()
-    answer = _checked(placed, placed.step.process(batch), len(rows))
-    table = with_runner_columns(rows, np.zeros(len(rows), bool), pa.nulls(len(rows), pa.string()), answer)
-    store.write_table(f"{placed.folder}/{WHOLE}", table)
-    return Tally.of(placed, WHOLE, table)
+    return [_one_array(chunks.pop(name)) if name != ROW else pa.array(rows, pa.int64()) for name in columns]
 
 
 def _one_array(chunks: list[pa.Array]) -> pa.Array:

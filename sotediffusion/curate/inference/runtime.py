@@ -10,8 +10,9 @@ from sotediffusion.types import UserError
 PROVIDERS: dict[str, tuple[str, dict[str, str], str]] = {
     # in 16 bit the WD taggers give nonsense there
     "openvino": ("OpenVINOExecutionProvider", {"device_type": "GPU", "precision": "FP32"}, "onnxruntime-openvino"),
-    "cuda": ("CUDAExecutionProvider", {}, "onnxruntime-gpu"),
-    "rocm": ("ROCMExecutionProvider", {}, "onnxruntime-rocm"),
+    "cuda": ("CUDAExecutionProvider", {}, "'onnxruntime-gpu[cuda,cudnn]'"),
+    "migraphx": ("MIGraphXExecutionProvider", {}, "onnxruntime-migraphx"),
+    "rocm": ("ROCMExecutionProvider", {}, "onnxruntime-rocm"),  # of ONNX Runtime before 1.23
     "cpu": ("CPUExecutionProvider", {}, "onnxruntime"),
 }
 AUTO = "auto"  # the best one that the installed ONNX Runtime was built with
@@ -28,6 +29,8 @@ def open_session(path: str | Path, provider: str = AUTO, threads: int = 0) -> An
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.log_severity_level = 3
+    if provider == "cuda" and hasattr(onnxruntime, "preload_dlls"):  # it does not look for the libraries of the wheel itself
+        onnxruntime.preload_dlls()
     name, options, _ = PROVIDERS[provider]
     try:
         session = onnxruntime.InferenceSession(str(path), settings, providers=[(name, options)])
@@ -46,6 +49,14 @@ def choose_provider(wanted: str, available: list[str]) -> str:
         raise unknown("provider", wanted, [AUTO, *PROVIDERS])
     check_provider(wanted, available)
     return wanted
+
+
+def provider_of(device: str) -> str:
+    """The provider for a device as torch calls it; UserError where it is one of several."""
+    kind, _, number = device.partition(":")
+    if number:
+        raise UserError("device", f"{device!r} names one of several; write {kind}, and say which in run.devices")
+    return {"xpu": "openvino"}.get(kind, kind)
 
 
 def check_provider(wanted: str, there: list[str]) -> None:

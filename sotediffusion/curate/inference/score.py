@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from sotediffusion.curate.inference.published import file_hash, find_model
-from sotediffusion.curate.inference.runtime import open_session
-from sotediffusion.curate.inference.views import FILTERS, Array, batch, centre_view, squashed_view
+from sotediffusion.curate.inference.runtime import open_session, provider_of
+from sotediffusion.curate.inference.views import FILTERS, Array, batch, centre_view, squashed_view, standards
 from sotediffusion.curate.step import PictureStep, View
 from sotediffusion.names import unknown
 from sotediffusion.types import UserError
@@ -94,8 +94,20 @@ class TorchScorer(Scorer):
         """The model's tensor for pictures, by the mean and deviation of the preprocessor."""
         import torch
 
-        values = batch(pictures, tuple(self.preparation["image_mean"]), tuple(self.preparation["image_std"]))
-        return torch.from_numpy(values).to(self.settings.device, getattr(torch, self.settings.precision))
+        by = tuple(self.preparation["image_mean"]), tuple(self.preparation["image_std"])
+        if self.settings.device == "cpu":
+            values = torch.from_numpy(batch(pictures, *by))
+        else:
+            values = batch_on(torch.from_numpy(pictures).to(self.settings.device), *by)
+        return values.to(getattr(torch, self.settings.precision))
+
+
+def batch_on(pictures: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> Any:
+    """`batch` where the bytes are: a device gets them as they are, a quarter of the floats, and has the arithmetic for it."""
+    import torch
+
+    scale, shift = (torch.from_numpy(values).to(pictures.device)[:, None, None] for values in standards(mean, std))
+    return pictures.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format) * scale - shift
 
 
 class ViTScorer(TorchScorer):
@@ -181,7 +193,7 @@ class RankScorer(Scorer):
             raise UserError("scorer", f"{self.folder / META} has the labels {str(labels)[:120]}, not {', '.join(RANKS)}; "
                                       "choose a model in the contract of deepghs/anime_aesthetic")  # fmt: skip
         self.ranks = np.array([RANKS.index(label) for label in labels], np.float32) / np.float32(len(RANKS) - 1)
-        self.session = open_session(self.folder / MODEL, self.settings.device, self.settings.threads)
+        self.session = open_session(self.folder / MODEL, provider_of(self.settings.device), self.settings.threads)
         self.input = self.session.get_inputs()[0].name
 
     def score(self, pictures: Array) -> Array:
@@ -243,7 +255,7 @@ class ScoreStep(PictureStep):
         self.scorer = kind(find_model(models, scorer, kind.files), settings)
         self.views = (self.scorer.view,)
         self.batch = settings.batch
-        self.gpus = float(settings.device.startswith("cuda"))
+        self.gpus = float(settings.device.partition(":")[0] in ("cuda", "xpu"))
 
     def identity(self) -> dict[str, Any]:
         return self.scorer.identity()

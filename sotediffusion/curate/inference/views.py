@@ -65,6 +65,13 @@ def centre(picture: Array, size: int, resample: int = 3) -> Array:
 
 def batch(views: Array, mean: tuple[float, ...], std: tuple[float, ...]) -> Array:
     """A batch for a torch vision model: uint8 (N, H, W, 3) -> float32 (N, 3, H, W), scaled to 0..1 and standardised."""
-    scale = np.float32(1 / 255) / np.array(std, np.float32)
-    shift = np.array(mean, np.float32) / np.array(std, np.float32)
-    return np.ascontiguousarray(np.moveaxis(views * scale - shift, 3, 1), dtype=np.float32)
+    made = np.empty((len(views), 3, *views.shape[1:3]), np.float32)
+    for colour, (scale, shift) in enumerate(zip(*standards(mean, std), strict=True)):
+        np.multiply(views[..., colour], scale, out=made[:, colour])
+        made[:, colour] -= shift
+    return made
+
+
+def standards(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[Array, Array]:
+    """What each colour of 0..255 is multiplied with, and what is then taken away."""
+    return np.float32(1 / 255) / np.array(std, np.float32), np.array(mean, np.float32) / np.array(std, np.float32)

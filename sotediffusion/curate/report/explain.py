@@ -14,7 +14,7 @@ CHAPTERS = {  # the catalogue's columns by the step that wrote them; score_* and
              "chroma", "blank", "monochrome"),
     "sidecar": ("side_",),
     "policy": (), "filter": (),
-    "dedupe": ("group", "distance", "candidate"),
+    "dedupe": ("group", "distance", "candidate", "group_date", "group_tags"),
     "score": ("score_",),
     "tag": ("tag_ids", "tag_probs", "rating_probs"),
     "policy_tags": (),

@@ -146,14 +146,12 @@ def _top_tags(catalogue: Catalogue) -> Any:
 
 
 def _sheets(catalogue: Catalogue, compose: ComposeSettings, rules: RulesSettings, each: int, thumbnail: Thumbnails) -> Any:
-    for table in card_tables(catalogue, compose, rules)[1:]:
-        column = {"Aesthetic Tags": "aesthetic", "Quality Tags": "quality"}.get(table.title, "rating")
-        if catalogue.has(column):
-            yield (
-                table.title,
-                samples.sheets(catalogue, column, [line.name for line in table.lines if line.count], each, thumbnail),
-            )
-    if catalogue.has("date"):
-        yield "Date", samples.sheets(catalogue, "date", [era.tag for era in rules.eras], each, thumbnail)
-    if catalogue.has("source"):
-        yield "Source", samples.sheets(catalogue, "source", [source.name for source in rules.sources], each, thumbnail)
+    """Sheets by the values of a column, of columns that any kept picture has."""
+    kinds = {"Aesthetic Tags": "aesthetic", "Quality Tags": "quality", "Rating Tags": "rating"}
+    tables = card_tables(catalogue, compose, rules)[1:]
+    wanted = [(table.title, kinds[table.title], [line.name for line in table.lines if line.count]) for table in tables]
+    wanted.append(("Date", "date", [era.tag for era in rules.eras]))
+    wanted.append(("Source", "source", [source.name for source in rules.sources]))
+    for title, column, names in wanted:
+        if catalogue.has(column) and (found := samples.sheets(catalogue, column, names, each, thumbnail)):
+            yield title, found

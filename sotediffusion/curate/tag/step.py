@@ -26,7 +26,7 @@ class TagSettings:
     """How pictures are tagged."""
 
     model: str = "wd-swinv2-tagger-v3"  # its folder's name in the models folder
-    provider: str = AUTO  # or cpu, cuda, rocm, openvino
+    provider: str = AUTO  # or cpu, cuda, migraphx, openvino
     batch: int = 8
     threads: int = 0  # of ONNX Runtime on a CPU; 0: one per core
     floor: float = 0.05  # probabilities below it are not kept
@@ -89,7 +89,7 @@ class TagStep(PictureStep):
         self.settings = settings
         self.folder = find_model(models, settings.model, (MODEL, FILE))
         self.views = (square_view(settings.size),)
-        self.gpus = float(settings.provider in ("cuda", "rocm"))
+        self.gpus = float(settings.provider in ("cuda", "migraphx", "rocm"))
 
     @property
     def taglist(self) -> Path:

@@ -17,6 +17,7 @@ from sotediffusion.types import UserError
 NEEDED = ("path", "sha256", "width", "height", "caption", "repeats")
 PROSE = "prose"
 _BATCH = 1 << 16  # rows
+_BUFFER = 1 << 27  # bytes that are read ahead
 
 
 def is_catalogue(place: str) -> bool:
@@ -55,7 +56,8 @@ def _batches(dataset: Any, where: str | None) -> Iterator[pa.RecordBatch]:
     columns = [*NEEDED, *(name for name in (PROSE,) if name in dataset.schema.names)]
     condition = "NOT dropped AND caption IS NOT NULL" + (f" AND ({where})" if where else "")
     try:
-        yield from (batch for batch in dataset.to_batches(columns=columns, filter=condition, batch_size=_BATCH) if len(batch))
+        read = dataset.to_batches(columns=columns, filter=condition, batch_size=_BATCH, batch_readahead=2, io_buffer_size=_BUFFER)
+        yield from (batch for batch in read if len(batch))
     except (ValueError, OSError) as error:
         if not where:
             raise
@@ -68,13 +70,13 @@ def _plain(batch: pa.RecordBatch) -> pa.Table:
     """The columns of ROWS that need no vocabulary."""
     count = len(batch)
     repeats = pc.max_element_wise(pc.fill_null(batch.column("repeats"), 1), pa.scalar(1, pa.int16()))
-    known = {
-        "path": batch.column("path"), "content": content_of(batch.column("sha256")), "width": batch.column("width"),
-        "height": batch.column("height"), "repeats": repeats, "weight": pa.array(np.ones(count, np.float32)),
-        "part": pa.array(np.zeros(count, np.int16)),
-    }  # fmt: skip
+    # Copies, as one column held keeps alive all that was read with it.
+    every = pa.array(np.arange(count))
+    known = {name: batch.column(name).take(every) for name in ("path", "width", "height")}
+    known |= {"content": content_of(batch.column("sha256")), "repeats": repeats, "weight": pa.array(np.ones(count, np.float32)),
+              "part": pa.array(np.zeros(count, np.int16))}  # fmt: skip
     if PROSE in batch.schema.names:
-        known["text"] = batch.column(PROSE)
+        known["text"] = batch.column(PROSE).take(every)
     return pa.table([known.get(name.name, pa.nulls(count, name.type)) for name in ROWS], names=ROWS.names)
 
 

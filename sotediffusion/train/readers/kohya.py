@@ -55,7 +55,8 @@ def read_kohya(subsets: list[Subset], memory: Store | None, faults: Faults, prio
     listed = [_listed(source, os.path.relpath(subset.folder, root), lines) for subset, lines in zip(subsets, told, strict=True)]
     for subset, files in zip(subsets, listed, strict=True):
         if not files:
-            raise UserError("data", f"{subset.folder} has no pictures directly in it; give the folder they are in")
+            raise UserError("data", f"{subset.folder} has no pictures directly in it; give the folder they are in, "
+                                    "or bring Parquet and tars in by `sote curate import`")  # fmt: skip
     every = {file for files in listed for file, _ in files.values()}
     seen = measure(sorted(every), source, memory, faults)
     rows: list[dict[str, Any]] = []

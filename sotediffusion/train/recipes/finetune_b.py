@@ -35,7 +35,7 @@ class FinetuneB(Recipe):
     def __init__(self, stage_b: StageB, frozen: dict[str, nn.Module], source: Source, objective: Objective,
                  conventions: Conventions):  # fmt: skip
         super().__init__({"stage_b": stage_b}, source)
-        self.frozen = frozen
+        self.frozen, self.patch = frozen, stage_b.config.patch
         self.conventions, self.diffusion = conventions, DiffusionLoss(objective)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
@@ -44,8 +44,7 @@ class FinetuneB(Recipe):
         picture = pixels(batch.fields["pictures"].to(self.device))
         with torch.no_grad():
             latents = _stage_a(self.frozen["stage_a"], picture)
-            patch = int(stage_b.config.patch)  # type: ignore[arg-type]
-            cells = latents.shape[2] // patch, latents.shape[3] // patch
+            cells = latents.shape[2] // self.patch, latents.shape[3] // self.patch
             effnet = self.look(picture, batch, cells)
             pooled = told(_text(self.frozen["text"]), batch, self.device)[1]
         cond = stage_b.condition(effnet, pooled, (latents.shape[2], latents.shape[3]))

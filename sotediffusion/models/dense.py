@@ -1,0 +1,47 @@
+"""Linear maps as a CPU draws with them fastest: fewer passes over memory, and weights that lie as they are read.
+
+M rows, K features in, N features out. Values are those of `F.linear` and `F.gelu`, to rounding.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MANY = 512  # rows from which oneDNN's float32 product, its GELU included, beats MKL's and a GELU after it
+_one_pass = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+_bfloat16 = _one_pass is not None and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def dense(x: Tensor, weight: Any, bias: Any, gelu: bool = False) -> Tensor:
+    """x (..., K) by weight (N, K) and bias (N,) or None, and GELU of that if asked for: (..., N)."""
+    if _one_pass is not None and _in_one_pass(x, weight, gelu):
+        return _one_pass(x, weight, bias, "gelu" if gelu else "none", [], "none")
+    y = F.linear(x, weight, bias)
+    return F.gelu(y) if gelu else y
+
+
+def plus(x: Tensor, change: Tensor) -> Tensor:
+    """x + change, where nothing else needs the memory of `change`."""
+    return x + change if torch.is_grad_enabled() or change.dtype != x.dtype else change.add_(x)
+
+
+def _in_one_pass(x: Tensor, weight: Tensor, gelu: bool) -> bool:
+    """Whether oneDNN's product with what follows it is there and pays; it knows no gradients."""
+    if x.device.type != "cpu" or torch.is_grad_enabled() or weight.dtype != x.dtype:
+        return False
+    if x.dtype == torch.bfloat16:  # here always
+        return _bfloat16
+    return gelu and x.dtype == torch.float32 and x.numel() >= MANY * x.shape[-1]
+
+
+def lay_out(network: nn.Module) -> None:
+    """Turns the memory of float32 weights on a CPU so that it runs along N, in which order products of few rows read it.
+
+    Shapes, values and keys stay. Up to 128 rows MKL needs a sixth to a quarter less time, from 288 the same.
+    """
+    for module in network.modules():
+        for weight in () if isinstance(module, nn.Embedding) else module.parameters(recurse=False):
+            if weight.dim() == 2 and weight.dtype == torch.float32 and weight.device.type == "cpu":
+                weight.data = weight.data.t().contiguous().t()
