@@ -1,6 +1,6 @@
 # make demo   set up and draw the model card's picture with the embedded model
 # make test   set up and pass ruff, mypy and the tests that need Python only
-# make test-system   the tests that need more: PostgreSQL (apt-get install postgresql)
+# make test-system   the tests that need more: PostgreSQL, chromium, node and npm (packages of these names, and util-linux)
 # PYTHON=python3.12 make ...   with another Python (3.11 or newer)
 
 PYTHON ?= python3
@@ -20,7 +20,8 @@ demo: $(VENV)/.installed
 test: check
 	$(BIN)/python -m pytest -q -n 2 -m "not system"
 
-test-system: $(VENV)/.installed-dev
+test-system: $(VENV)/.installed-system
+	npm ci --silent --prefix tests/clients
 	$(BIN)/python -m pytest -q -n 2 -m system
 
 check: $(VENV)/.installed-dev
@@ -51,6 +52,10 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) --no-deps k-diffusion
 	@$(BIN)/python -c "import skia" || { echo "skia needs two system libraries: apt-get install libegl1 libgl1"; exit 1; }
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-system: $(VENV)/.installed-dev
+	$(PIP) -e ".[dev,system]"
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist outputs .pytest_cache .mypy_cache .ruff_cache

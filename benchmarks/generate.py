@@ -56,7 +56,9 @@ def open_size(size: str) -> Cascade:
         return random_cascade()
     from sotediffusion.weights.store import open_cascade
 
-    return open_cascade(str(files("sotediffusion") / "miniature" / "weights"), dtype=torch.float32)
+    cascade = open_cascade(str(files("sotediffusion") / "miniature" / "weights"), dtype=torch.float32)
+    # Diffusers knows neither its unit of guidance nor that Stage C says v: both sides take it for a model without them.
+    return replace(cascade, conventions=replace(cascade.conventions, guidance_unit=1.0, prediction_c="epsilon"))
 
 
 def ours(cascade: Cascade, seed: int) -> Any:

@@ -10,12 +10,12 @@ import time
 
 import sqlalchemy as sa
 
-from sotediffusion.serve.database import Database
-from sotediffusion.serve.jobs import Job, Progress, StoredPicture, new_id
-from sotediffusion.serve.lines import line_of
-from sotediffusion.serve.rows import new_row
-from sotediffusion.serve.schema import jobs, lines
-from sotediffusion.serve.store import JobStore, Limits
+from sotediffusion.serve.storage.database import Database
+from sotediffusion.serve.storage.jobs import Job, Progress, StoredPicture, new_id
+from sotediffusion.serve.storage.lines import line_of
+from sotediffusion.serve.storage.rows import new_row
+from sotediffusion.serve.storage.schema import jobs, lines
+from sotediffusion.serve.storage.store import JobStore, Limits
 
 
 def fill(store, count, owners):

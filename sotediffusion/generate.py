@@ -14,18 +14,23 @@ from PIL import Image
 from torch import Tensor
 
 from .conditioning import encode_pair
-from .diffusion.guidance import combine, plan_rows, repeat_guided
+from .diffusion.guidance import Rows, combine, plan_rows, repeat_guided
+from .diffusion.prediction import noise_of
 from .diffusion.samplers import SAMPLERS, Trajectory, advance, trajectory
 from .diffusion.schedule import SCHEDULES, alpha_sigma, grid
 from .limits import validate
 from .models.cascade import Cascade
 from .models.unet import Conditioning
+from .offload import offload_blocks
 from .pictures.decode import open_picture
 from .pictures.marks import mark
 from .safety.policy import check_request
 from .safety.provenance import stamp
 from .text.prompt import expand_wildcards
 from .types import Event, Picture, Request, UserError
+from .weights.embeddings import read as read_embedding
+from .weights.embeddings import with_words
+from .weights.lora_sets import LoraSet, wear
 
 STAGE_C, STAGE_B, DONE = "stage c", "stage b", "done"
 NOISY = ("ddpm", "euler_ancestral", "dpmpp_2m_sde", "lcm")  # draw noise at every step, as diffusers does at the last one too
@@ -50,11 +55,17 @@ class Run:
     image: Tensor | None = None  # (1, I, c_image) CLIP image embeddings to follow
     last: str = STAGE_B  # the phase after which the run is done
     crowd: tuple[tuple[int, ...], Conditioning] | None = None  # the batch this run last led, to be used again
+    worn: LoraSet = field(default_factory=LoraSet)
+    words: tuple[dict[str, Any], ...] = ()  # name and hash of each embedding
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """Runs with equal keys share forwards: phase and latent shape; steps, samplers and guidance are per row."""
-        return self.phase, None if self.x is None else tuple(self.x.shape[1:])
+        """Runs with equal keys share forwards: phase, latent shape, and the LoRA in the network of the phase.
+
+        Steps, samplers and guidance are per row.
+        """
+        worn = self.worn.key if self.phase == STAGE_C and "stage_c" in self.worn.networks else ()
+        return self.phase, None if self.x is None else tuple(self.x.shape[1:]), *worn
 
     @property
     def guidance(self) -> float:
@@ -79,8 +90,10 @@ def prepare(cascade: Cascade, request: Request, noises: Sequence[Noise] | None =
     `noises` replaces the noise of each run's own seed. UserError: anything that cannot or must not be drawn.
     """
     validate(request, SAMPLERS, SCHEDULES)
-    check_request(request.prompt, request.negative, request.guidance, request.decoder_guidance)
+    worn = dressed(cascade, request)
+    _check_words(request, worn)
     request = settle(cascade, request)
+    tower, tokenizer, words = _listener(cascade, request, worn)
     texts: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}  # without wildcards all pictures say the same
     runs = []
     for i in range(request.count):
@@ -89,16 +102,48 @@ def prepare(cascade: Cascade, request: Request, noises: Sequence[Noise] | None =
             request, seed=seed, count=1,
             prompt=expand_wildcards(request.prompt, seed), negative=expand_wildcards(request.negative, seed, "negative"),
         )  # fmt: skip
-        check_request(own.prompt, own.negative, own.guidance, own.decoder_guidance)
+        _check_words(own, worn)
         noise = noises[i] if noises is not None else own_noise(seed)
         mask = cascade.conventions.text_mask
-        words = own.prompt, own.negative
-        if words not in texts:
-            texts[words] = encode_pair(cascade.use("text"), cascade.tokenizer, *words, mask)
-        runs.append(Run(own, noise, *texts[words]))
+        said = own.prompt, own.negative
+        if said not in texts:
+            texts[said] = encode_pair(cascade.use("text", tower), tokenizer, *said, mask)
+        runs.append(Run(own, noise, *texts[said], worn=worn, words=words))
     for run in runs:
         start_prior(cascade, run)
     return runs
+
+
+def dressed(cascade: Cascade, request: Request) -> LoraSet:
+    """The networks with the LoRA asked for, working where the model's own do. UserError: a file that is none, or does not fit."""
+    worn = wear(cascade, request.loras)
+    for part, network in worn.networks.items():
+        _work_as(network, getattr(cascade, part))
+    return worn
+
+
+def _work_as(network: Any, other: Any) -> None:
+    device = vars(other).get("works_on")
+    if device is not None and "works_on" not in vars(network):
+        offload_blocks(network, device)
+
+
+def _listener(cascade: Cascade, request: Request, worn: LoraSet) -> tuple[Any, Any, tuple[dict[str, Any], ...]]:
+    """The text tower, None for the model's own, and the tokenizer that know the embeddings asked for; what is told of these."""
+    tower = worn.networks.get("text")
+    if not request.embeddings:
+        return tower, cascade.tokenizer, ()
+    embeddings = [read_embedding(path) for path in request.embeddings]
+    tower, tokenizer = with_words(tower or cascade.text, cascade.tokenizer, embeddings)
+    _work_as(tower, cascade.text)
+    return tower, tokenizer, tuple({"name": one.name, "hash": one.digest} for one in embeddings)
+
+
+def _check_words(request: Request, worn: LoraSet) -> None:
+    """Ask the policy, to which what LoRA are called counts as said; of those below 0 as avoided."""
+    prompt = f"{request.prompt}, {worn.words}" if worn.words else request.prompt
+    negative = f"{request.negative}, {worn.avoided}" if worn.avoided else request.negative
+    check_request(prompt, negative, request.guidance, request.decoder_guidance)
 
 
 def settle(cascade: Cascade, request: Request) -> Request:
@@ -127,7 +172,7 @@ def prior_cells(request: Request) -> tuple[int, int]:
 
 def start_prior(cascade: Cascade, run: Run) -> None:
     """Sets a run at the first step of Stage C: from noise, or from a given picture noised up to `strength`."""
-    request, network = run.request, cascade.use("stage_c")
+    request, network = run.request, cascade.use("stage_c", run.worn.networks.get("stage_c"))
     strength = request.strength if request.init is not None else 1.0
     levels = grid(request.schedule, request.steps, request.shift, strength)
     run.trajectory = trajectory(request.sampler, levels, cascade.conventions.time_condition)
@@ -188,12 +233,17 @@ def step(cascade: Cascade, runs: Sequence[Run]) -> None:
 
     A run whose phase is over is put at the start of the next one, or is DONE.
     """
-    network = cascade.use("stage_c" if runs[0].phase == STAGE_C else "stage_b")
+    part = "stage_c" if runs[0].phase == STAGE_C else "stage_b"
+    network = cascade.use(part, runs[0].worn.networks.get(part))
     rows = plan_rows([run.guidance for run in runs])
     x = torch.cat([_x(run) for run in runs])
     lines = [run.trajectory for run in runs if run.trajectory is not None]
     r = torch.stack([line.times[run.index] for run, line in zip(runs, lines, strict=True)]).to(x)
-    eps = network(repeat_guided(x, rows), repeat_guided(r, rows), _joined(runs, rows.guided))
+    noised = repeat_guided(x, rows)
+    said = network(noised, repeat_guided(r, rows), _joined(runs, rows.guided))
+    a, b = _shares(runs, lines, rows, x.dim())
+    predicts = cascade.conventions.prediction_c if part == "stage_c" else cascade.conventions.prediction_b
+    eps = noise_of(said, noised, a, b, predicts)
     unit = cascade.conventions.guidance_unit
     scale = torch.tensor([1 + (run.guidance - 1) * unit if run.guidance > 1 else run.guidance for run in runs])
     rescale = torch.tensor([run.request.rescale for run in runs])
@@ -205,6 +255,13 @@ def step(cascade: Cascade, runs: Sequence[Run]) -> None:
                 run.phase, run.cond, run.crowd = DONE, [], None
             else:
                 start_decoder(cascade, run)
+
+
+def _shares(runs: Sequence[Run], lines: Sequence[Trajectory], rows: Rows, dimensions: int) -> tuple[Tensor, Tensor]:
+    """How much of each row of a forward is picture and how much is noise, to be broadcast against it."""
+    scales = torch.stack([line.scales[run.index] for run, line in zip(runs, lines, strict=True)])
+    a, b = repeat_guided(scales, rows).view(-1, 2, *[1] * (dimensions - 1)).unbind(1)
+    return a, b
 
 
 def _advance(runs: Sequence[Run], lines: Sequence[Trajectory], x: Tensor, eps: Tensor) -> None:
@@ -241,7 +298,7 @@ def finish(cascade: Cascade, runs: Sequence[Run]) -> list[Picture]:
     pictures = []
     for run in runs:  # one by one: Stage A is the memory peak, and a picture must not depend on its neighbours
         pixels = network.decode(_x(run).to(weight))[0]
-        settings = settings_of(cascade, run.request)
+        settings = settings_of(cascade, run.request, run.worn, run.words)
         pictures.append(Picture(mark(to_image(pixels), settings), run.request.seed or 0, settings))
     return pictures
 
@@ -260,13 +317,17 @@ def preview(cascade: Cascade, run: Run) -> Picture | None:
         return None
     network = cascade.use("previewer")
     image = to_image(network(latent.to(next(network.parameters())))[0])
-    return Picture(image, run.request.seed or 0, settings_of(cascade, run.request))
+    return Picture(image, run.request.seed or 0, settings_of(cascade, run.request, run.worn, run.words))
 
 
-def settings_of(cascade: Cascade, request: Request) -> dict[str, Any]:
-    """Everything needed to draw a picture again, with the marks of provenance."""
-    unsaid = ("init", "count") if request.init is not None else ("init", "count", "strength")
+def settings_of(cascade: Cascade, request: Request, worn: LoraSet = LoraSet(),
+                words: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:  # fmt: skip
+    """Everything needed to draw a picture again, with the marks of provenance. Of files names are told, not where they lie."""
+    unsaid = {"init", "count", "loras", "embeddings", *(() if request.init is not None else ("strength",))}
     settings = {name: value for name, value in vars(request).items() if name not in unsaid}
+    for name, told in (("loras", worn.about), ("embeddings", words)):
+        if told:
+            settings[name] = [dict(about) for about in told]
     settings["dtype"] = str(cascade.text.text_projection.weight.dtype).removeprefix("torch.")
     return stamp(settings, cascade.name, cascade.license, cascade.hashes)
 

@@ -9,6 +9,8 @@ from sotediffusion.types import Request, UserError
 MAX_PROMPT = 8000  # characters
 MAX_SEED = 2**63 - 1
 SIDES = (64, 8192)  # px
+MAX_LORAS = 16
+LORA_WEIGHTS = (-4.0, 4.0)
 SIDE_STEP = 8  # px; Stage A is f4 and Stage B halves once more
 
 _WHOLE = {"steps": (1, 1000), "decoder_steps": (1, 1000), "count": (1, 64)}
@@ -20,6 +22,8 @@ _REAL = {
     "rescale": (0.0, 1.0),
 }
 _COMPRESSION = (4.0, 128.0)  # px per Stage C cell
+_OTHER = {"compression": _COMPRESSION, "strength": (0.0, 1.0), "seed": (0, MAX_SEED), "width": SIDES, "height": SIDES}
+RANGES: dict[str, tuple[float, float]] = {**_WHOLE, **_REAL, **_OTHER}  # for who describes them
 
 
 def validate(request: Request, samplers: Collection[str], schedules: Collection[str]) -> None:
@@ -40,6 +44,8 @@ def validate(request: Request, samplers: Collection[str], schedules: Collection[
         _check_name(name, getattr(request, name), samplers)
     for name in ("schedule", "decoder_schedule"):
         _check_name(name, getattr(request, name), schedules)
+    _check_loras(request.loras)
+    _check_embeddings(request.embeddings)
     if request.init is not None and not isinstance(request.init, bytes):
         raise UserError("init", f"a {type(request.init).__name__} is not the bytes of a picture file; give the file's content")
 
@@ -93,6 +99,20 @@ def _check_seed(request: Request) -> None:
 def _check_strength(value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
         raise UserError("strength", f"{_short(value)} is out of range; take more than 0 (hardly changed) up to 1 (drawn anew)")
+
+
+def _check_loras(value: object) -> None:
+    if not isinstance(value, list | tuple) or len(value) > MAX_LORAS:
+        raise UserError("loras", f"{_short(value)} is no list of at most {MAX_LORAS} LoRA; give each as its path and its weight")
+    for entry in value:
+        if not isinstance(entry, list | tuple) or len(entry) != 2 or not isinstance(entry[0], str) or not entry[0]:
+            raise UserError("loras", f"{_short(entry)} is no LoRA; give its path and its weight")
+        _check_real(f"weight of {_short(entry[0])}", entry[1], *LORA_WEIGHTS)
+
+
+def _check_embeddings(value: object) -> None:
+    if not isinstance(value, list | tuple) or len(value) > MAX_LORAS or not all(isinstance(path, str) and path for path in value):
+        raise UserError("embeddings", f"{_short(value)} is no list of at most {MAX_LORAS} paths; give each embedding's")
 
 
 def _check_name(field: str, value: object, known: Collection[str]) -> None:

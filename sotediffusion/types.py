@@ -40,6 +40,8 @@ class Request:
     count: int = 1
     init: bytes | None = None  # an encoded picture to start from
     strength: float = 0.6  # how much of it is redrawn, (0, 1]
+    loras: tuple[tuple[str, float], ...] = ()  # the path of each LoRA file, and how much of it
+    embeddings: tuple[str, ...] = ()  # paths of files, each of which a word `embedding:name` of the prompt stands for
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from pathlib import Path
 import postgres
 import pytest
 
-from sotediffusion.serve import schema
-from sotediffusion.serve.database import Database
-from sotediffusion.serve.jobs import Job, new_id
-from sotediffusion.serve.store import JobStore, Limits
+from sotediffusion.serve.storage import schema
+from sotediffusion.serve.storage.database import Database
+from sotediffusion.serve.storage.jobs import Job, new_id
+from sotediffusion.serve.storage.store import JobStore, Limits
 
 PLACES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.system)]
 

@@ -7,10 +7,10 @@ import time
 
 from job_places import order
 
-from sotediffusion.serve.database import Database
-from sotediffusion.serve.jobs import StoredPicture
-from sotediffusion.serve.shelf import Shelf
-from sotediffusion.serve.store import JobStore, Limits
+from sotediffusion.serve.storage.database import Database
+from sotediffusion.serve.storage.jobs import StoredPicture
+from sotediffusion.serve.storage.shelf import Shelf
+from sotediffusion.serve.storage.store import JobStore, Limits
 
 LIMITS = Limits(queued=100_000, queued_per_owner=100_000, charges=1_000_000)  # here it is never the job's fault
 

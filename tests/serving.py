@@ -12,14 +12,14 @@ from typing import Any
 
 from tiny import tiny_cascade
 
-from sotediffusion.serve.channel import WorkerSettings
-from sotediffusion.serve.database import Database
-from sotediffusion.serve.jobs import LOCAL, Job, new_id, pack
-from sotediffusion.serve.memory import EngineLimits
-from sotediffusion.serve.shelf import Shelf
-from sotediffusion.serve.store import JobStore, Limits
-from sotediffusion.serve.supervisor import Patience, Supervisor
-from sotediffusion.serve.worker import main
+from sotediffusion.serve.engine.channel import WorkerSettings
+from sotediffusion.serve.engine.memory import EngineLimits
+from sotediffusion.serve.engine.supervisor import Patience, Supervisor
+from sotediffusion.serve.engine.worker import main
+from sotediffusion.serve.storage.database import Database
+from sotediffusion.serve.storage.jobs import LOCAL, Job, new_id, pack
+from sotediffusion.serve.storage.shelf import Shelf
+from sotediffusion.serve.storage.store import JobStore, Limits
 from sotediffusion.types import Request
 
 SMALL = Request("1girl, cat ears", "oldest", 64, 64, steps=3, decoder_steps=2, seed=1)

@@ -278,7 +278,7 @@ def test_workers_end_with_their_parent(tmp_path):
     write(tmp_path, {number: f"slow picture {number}" for number in range(200)})
     run = start(tmp_path)
     children = []
-    for _ in range(100):
+    for _ in range(600):
         time.sleep(0.1)
         children = [int(pid) for pid in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()]
         if len(children) >= 2:

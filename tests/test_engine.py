@@ -20,11 +20,11 @@ from sotediffusion.models.stage_b import StageB
 from sotediffusion.models.stage_c import StageC
 from sotediffusion.pictures.files import encode_picture
 from sotediffusion.pictures.marks import read_marks
-from sotediffusion.serve import gauge
-from sotediffusion.serve.engine import Engine, News
-from sotediffusion.serve.memory import EngineLimits as Limits
-from sotediffusion.serve.orders import keys_of, resting_bytes
-from sotediffusion.serve.residents import Residents
+from sotediffusion.serve.engine import gauge
+from sotediffusion.serve.engine.engine import Engine, News
+from sotediffusion.serve.engine.memory import EngineLimits as Limits
+from sotediffusion.serve.engine.orders import keys_of, resting_bytes
+from sotediffusion.serve.engine.residents import Residents
 from sotediffusion.types import Picture, Request, UserError
 from sotediffusion.weights.store import save_cascade
 

@@ -3,8 +3,8 @@
 import pytest
 from job_places import clock, order, place, quick, server, store  # noqa: F401  fixtures
 
-from sotediffusion.serve.gallery import Gallery
-from sotediffusion.serve.jobs import Job, StoredPicture, new_id
+from sotediffusion.serve.storage.gallery import Gallery
+from sotediffusion.serve.storage.jobs import Job, StoredPicture, new_id
 
 # ruff: noqa: F811  fixtures are arguments
 

@@ -1,6 +1,7 @@
 """Drawing: a picture is what its own order makes of it, whoever is drawn beside it; what must not be drawn never starts."""
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from io import BytesIO
 from itertools import product
@@ -16,7 +17,7 @@ from tiny import tiny_cascade
 
 from sotediffusion.conditioning import encode_pair
 from sotediffusion.diffusion.samplers import SAMPLERS
-from sotediffusion.diffusion.schedule import SCHEDULES, grid
+from sotediffusion.diffusion.schedule import SCHEDULES, alpha_sigma, grid, log_snr
 from sotediffusion.generate import (
     DONE,
     NOISY,
@@ -257,6 +258,24 @@ def test_a_model_may_have_its_own_unit_of_guidance() -> None:
     cascade = replace(tiny_cascade(), conventions=replace(tiny_cascade().conventions, guidance_unit=0.25))
     (soft,) = generate(cascade, replace(SMALL, guidance=9.0, decoder_guidance=5.0))
     assert np.array_equal(np.asarray(soft.image), pixels(SMALL, guidance=3.0, decoder_guidance=2.0))
+
+
+@pytest.mark.parametrize("part", ["stage_c", "stage_b"])
+def test_a_network_that_says_v_draws_what_one_draws_that_says_the_noise(part: str) -> None:
+    cascade = tiny_cascade()
+    network = copy(getattr(cascade, part))
+    forward = network.forward
+
+    def velocity(x: torch.Tensor, r: torch.Tensor, cond: Any) -> torch.Tensor:
+        a, b = (share.view(-1, 1, 1, 1) for share in alpha_sigma(log_snr(r)))
+        return (forward(x, r, cond) - b * x) / a
+
+    network.forward = velocity
+    name = {"stage_c": "prediction_c", "stage_b": "prediction_b"}[part]
+    said = replace(cascade, **{part: network}, conventions=replace(cascade.conventions, **{name: "v"}))
+    (picture,) = generate(said, SMALL)
+    difference = np.abs(np.asarray(picture.image).astype(int) - pixels(SMALL))
+    assert difference.max() <= 1
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from job_places import clock, emptied, order, place, quick, server, store  # noqa: F401  fixtures
 from sqlalchemy import event
 
-from sotediffusion.serve import database
-from sotediffusion.serve.database import Database, masked
-from sotediffusion.serve.jobs import Failure, JobState, Progress, QueueFull, StoreDown, StoredPicture, pack, unpack
-from sotediffusion.serve.store import JobStore, Limits
+from sotediffusion.serve.storage import database
+from sotediffusion.serve.storage.database import Database, masked
+from sotediffusion.serve.storage.jobs import Failure, JobState, Progress, QueueFull, StoreDown, StoredPicture, pack, unpack
+from sotediffusion.serve.storage.store import JobStore, Limits
 from sotediffusion.types import Request, UserError
 
 # ruff: noqa: F811  fixtures are arguments

@@ -7,11 +7,11 @@ from collections import Counter
 from job_places import order, place, quick, server  # noqa: F401  fixtures
 from killed_workers import LIMITS, gateway, kill, start, worker
 
-from sotediffusion.serve.database import Database
-from sotediffusion.serve.jobs import JobState
-from sotediffusion.serve.retention import sweep
-from sotediffusion.serve.shelf import Shelf
-from sotediffusion.serve.store import JobStore
+from sotediffusion.serve.storage.database import Database
+from sotediffusion.serve.storage.jobs import JobState
+from sotediffusion.serve.storage.retention import sweep
+from sotediffusion.serve.storage.shelf import Shelf
+from sotediffusion.serve.storage.store import JobStore
 
 # ruff: noqa: F811  fixtures are arguments
 

@@ -9,10 +9,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from job_places import Clock, emptied, order, place, quick, server  # noqa: F401  fixtures
 from sqlalchemy import func, select
 
-from sotediffusion.serve.database import Database
-from sotediffusion.serve.jobs import Failure, JobState, QueueFull, StoredPicture
-from sotediffusion.serve.schema import IN_LINE, deliveries, jobs, lines
-from sotediffusion.serve.store import JobStore, Limits
+from sotediffusion.serve.storage.database import Database
+from sotediffusion.serve.storage.jobs import Failure, JobState, QueueFull, StoredPicture
+from sotediffusion.serve.storage.schema import IN_LINE, deliveries, jobs, lines
+from sotediffusion.serve.storage.store import JobStore, Limits
 
 LEASE, PATIENCE, CHARGES, BOUND, OWN_BOUND = 30, 50, 2, 7, 5
 OWNERS = st.sampled_from(["anna", "ben", "cleo"])

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from job_places import place, quick, server  # noqa: F401  fixtures
 
-from sotediffusion.serve.database import Database
-from sotediffusion.serve.keys import KeyStore
-from sotediffusion.serve.vault import shared_secret
+from sotediffusion.serve.storage.database import Database
+from sotediffusion.serve.storage.keys import KeyStore
+from sotediffusion.serve.storage.vault import shared_secret
 from sotediffusion.types import UserError
 
 # ruff: noqa: F811  fixtures are arguments

@@ -66,6 +66,18 @@ def test_a_perfect_prediction_has_no_loss_and_zeros_have_the_mean_weight():
     assert numbers and all(value == pytest.approx(1.0, abs=0.2) for value in numbers.values())
 
 
+@pytest.mark.parametrize("weight", ["p2", "x0"])
+def test_a_network_that_says_v_has_the_loss_of_the_noise_that_follows(weight):
+    keys, x0, objective = [(0, 0, i) for i in range(8)], torch.randn(8, 4, 8, 8), Objective(weight, most=1e9)
+    t, noise = draw(keys, (4, 8, 8))
+    a, b = (share.view(-1, 1, 1, 1) for share in alpha_sigma(log_snr(t)))
+    exact, _ = DiffusionLoss(objective, "v")(lambda x, r: a * noise - b * x0, x0, keys)
+    assert exact.item() == pytest.approx(0, abs=1e-6)
+    wrong, _ = DiffusionLoss(objective, "v")(lambda x, r: a * noise - b * (x0 + 1), x0, keys)
+    weights = {"p2": WEIGHTS["p2"](log_snr(t)) * (a * b).square().flatten(), "x0": b.square().square().flatten()}
+    assert wrong.item() == pytest.approx(weights[weight].mean().item(), rel=1e-4)
+
+
 def test_the_network_is_given_the_noised_picture_and_the_clamped_time():
     keys, x0 = [(3, 0, 1)], torch.randn(1, 4, 8, 8)
     t, noise = draw(keys, (4, 8, 8))

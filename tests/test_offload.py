@@ -63,7 +63,7 @@ def test_offloaded_networks_draw_the_same_pictures() -> None:
     pipe.enable_model_cpu_offload(device="cpu")
     assert pipe.cascade.offload_to == torch.device("cpu")
     assert torch.equal(draw(pipe, decoder_guidance_scale=2.0), want)
-    assert pipe.cascade.resident == "stage_b"  # the last one that worked
+    assert pipe.cascade.resident is pipe.cascade.stage_b  # the last one that worked
     pipe.enable_sequential_cpu_offload(device="cpu")
     assert pipe.cascade.offload_to is None
     assert torch.equal(draw(pipe, decoder_guidance_scale=2.0), want)

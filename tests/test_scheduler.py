@@ -8,9 +8,9 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sotediffusion.serve.memory import GUESS, MARGIN, Footprints
-from sotediffusion.serve.pace import Pace
-from sotediffusion.serve.scheduler import Scheduler
+from sotediffusion.serve.engine.memory import GUESS, MARGIN, Footprints
+from sotediffusion.serve.engine.pace import Pace
+from sotediffusion.serve.engine.scheduler import Scheduler
 
 RUNS = st.lists(st.tuples(st.integers(0, 4), st.integers(1, 2)), min_size=1, max_size=14)
 
@@ -127,6 +127,6 @@ def test_a_job_ends_when_its_steps_at_their_pace_are_done() -> None:
 
 
 def test_choosing_turns_loads_no_torch() -> None:
-    modules = ", ".join(f"sotediffusion.serve.{name}" for name in ("scheduler", "memory", "pace", "supervisor", "gauge"))
+    modules = ", ".join(f"sotediffusion.serve.engine.{name}" for name in ("scheduler", "memory", "pace", "supervisor", "gauge"))
     code = f"import {modules}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent).returncode == 0

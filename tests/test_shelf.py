@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from job_places import clock, order, quick  # noqa: F401  fixtures
 from killed_workers import kill, start
 
-from sotediffusion.serve.database import Database
-from sotediffusion.serve.jobs import StoredPicture, new_id
-from sotediffusion.serve.retention import remove_stale, sweep
-from sotediffusion.serve.shelf import Shelf
-from sotediffusion.serve.store import JobStore
+from sotediffusion.serve.storage.database import Database
+from sotediffusion.serve.storage.jobs import StoredPicture, new_id
+from sotediffusion.serve.storage.retention import remove_stale, sweep
+from sotediffusion.serve.storage.shelf import Shelf
+from sotediffusion.serve.storage.store import JobStore
 from sotediffusion.types import UserError
 
 # ruff: noqa: F811  fixtures are arguments

@@ -367,3 +367,17 @@ def test_opening_reads_every_tensor_once_whether_its_hash_is_on_record_or_not(fo
 
 def test_the_command_offers_the_formats_there_are():
     assert CLI_FORMATS == tuple(store.FORMATS)
+
+
+def test_a_model_that_says_v_is_not_written_for_programs_that_would_take_it_for_noise(cascade, tmp_path):
+    said = replace(cascade, conventions=replace(EXPECTS, prediction_c="v"))
+    store.save_cascade(said, tmp_path / "own")
+    assert store.open_cascade(tmp_path / "own").conventions.prediction_c == "v"
+    for format in set(store.FORMATS) - {"folder"}:
+        with pytest.raises(UserError, match="it says v; write it as 'folder'"):
+            store.convert(tmp_path / "own", tmp_path / "other", format)
+    assert [path.name for path in tmp_path.iterdir()] == ["own"]
+    settings = (tmp_path / "own" / "model.toml").read_text()
+    (tmp_path / "own" / "model.toml").write_text(settings.replace('prediction_c = "v"', 'prediction_c = "x0"'))
+    with pytest.raises(UserError, match="prediction_c: 'x0' is not known"):
+        store.open_cascade(tmp_path / "own")

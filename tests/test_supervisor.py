@@ -18,9 +18,9 @@ from test_worker import LONG, check_pictures
 
 from sotediffusion.config import plain
 from sotediffusion.models.stage_c import StageC
-from sotediffusion.serve.jobs import JobState, StoreDown
-from sotediffusion.serve.store import Limits
-from sotediffusion.serve.supervisor import Patience, Supervisor
+from sotediffusion.serve.engine.supervisor import Patience, Supervisor
+from sotediffusion.serve.storage.jobs import JobState, StoreDown
+from sotediffusion.serve.storage.store import Limits
 from sotediffusion.weights.store import save_cascade
 
 POISON = "cat ears, pink hair, long hair, " * 24  # three chunks of 77 tokens, the only ones here
@@ -156,10 +156,10 @@ import sys, time
 from pathlib import Path
 from sotediffusion.config import build
 import json
-from sotediffusion.serve.channel import WorkerSettings
-from sotediffusion.serve.database import Database
-from sotediffusion.serve.store import JobStore
-from sotediffusion.serve.supervisor import Supervisor
+from sotediffusion.serve.engine.channel import WorkerSettings
+from sotediffusion.serve.storage.database import Database
+from sotediffusion.serve.storage.store import JobStore
+from sotediffusion.serve.engine.supervisor import Supervisor
 settings = build(WorkerSettings, json.loads(sys.stdin.read()))
 supervisor = Supervisor(settings, JobStore(Database(settings.jobs)))
 while True:

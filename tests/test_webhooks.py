@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 from job_places import Clock, order, place, quick, server  # noqa: F401  fixtures
 from killed_workers import start
 
-from sotediffusion.serve import webhooks
-from sotediffusion.serve.addresses import check_url, is_public, resolve
-from sotediffusion.serve.database import Database
-from sotediffusion.serve.jobs import Failure
-from sotediffusion.serve.outbox import RETRIES, Outbox
-from sotediffusion.serve.store import JobStore
-from sotediffusion.serve.webhooks import Sender, Signer
+from sotediffusion.serve.storage.database import Database
+from sotediffusion.serve.storage.jobs import Failure
+from sotediffusion.serve.storage.store import JobStore
+from sotediffusion.serve.webhooks import delivery as webhooks
+from sotediffusion.serve.webhooks.addresses import check_url, is_public, resolve
+from sotediffusion.serve.webhooks.delivery import Sender, Signer
+from sotediffusion.serve.webhooks.outbox import RETRIES, Outbox
 from sotediffusion.types import UserError
 
 # ruff: noqa: F811  fixtures are arguments

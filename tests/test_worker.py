@@ -16,13 +16,13 @@ from tiny import tiny_cascade
 
 from sotediffusion.generate import generate
 from sotediffusion.pictures.marks import read_marks
-from sotediffusion.serve import schema
-from sotediffusion.serve.desk import Desk
-from sotediffusion.serve.jobs import Job, JobState, Progress, StoreDown, StoredPicture, pack
-from sotediffusion.serve.memory import EngineLimits
-from sotediffusion.serve.pulse import Held, Pulse
-from sotediffusion.serve.shelf import Shelf
-from sotediffusion.serve.store import JobStore
+from sotediffusion.serve.engine.desk import Desk
+from sotediffusion.serve.engine.memory import EngineLimits
+from sotediffusion.serve.engine.pulse import Held, Pulse
+from sotediffusion.serve.storage import schema
+from sotediffusion.serve.storage.jobs import Job, JobState, Progress, StoreDown, StoredPicture, pack
+from sotediffusion.serve.storage.shelf import Shelf
+from sotediffusion.serve.storage.store import JobStore
 from sotediffusion.types import Request, UserError
 
 ONE_AT_A_TIME = EngineLimits(memory=2**32, live=1)
@@ -64,7 +64,7 @@ def test_jobs_of_all_kinds_are_drawn_together_and_each_gets_its_own_pictures(pla
 def test_what_cannot_be_drawn_fails_in_words_and_harms_nobody(place: Place) -> None:
     bad = {
         "init": place.submit(request=pack(SMALL, f"ab/{'ab' * 16}/{'0' * 32}.png")),
-        "loras": place.submit(loras=("somewhere",)),
+        "loras": place.submit(loras=({"name": "somewhere", "weight": 1.0},)),
         "prompt": place.submit(replace(SMALL, prompt="loli, nsfw")),
         "width": place.submit(replace(SMALL, width=1001)),
     }

@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from sotediffusion.cli.loras import asked_embeddings, asked_loras, embeddings_like, loras_like
 from sotediffusion.cli.main import one_line
 from sotediffusion.cli.progress import Preview, Progress
 from sotediffusion.config import build, read_toml
@@ -37,6 +38,10 @@ SOURCE = (
     click.option("--like", type=click.Path(path_type=Path), help="Settings to start from: those inside a picture."),
     click.option("--init", "init_file", type=click.Path(path_type=Path), help="A picture to start from instead of noise."),
     click.option("--strength", type=float, help="How much of --init is redrawn, above 0 up to 1.  [0.6]"),
+    click.option("--lora", "lora_files", metavar="FILE[:WEIGHT]", multiple=True,
+                 help="A LoRA, and how much of it: -4 to 4.  [1] Several may be given; `none` leaves out those of --like."),
+    click.option("--embedding", "embedding_files", metavar="FILE", multiple=True,
+                 help="A textual inversion; the prompt says `embedding:` and the file's name where it stands."),
 )
 SETTINGS = (
     click.option("--size", metavar="WxH", help="Pixels, multiples of 8.  [the model's own]"),
@@ -121,8 +126,11 @@ def generate(prompt: str | None, prompts_file: Path | None, model: str | None, o
 
 def _orders(prompt: str | None, prompts_file: Path | None, like: dict[str, Any], options: dict[str, Any]) -> list[Request]:
     """One order for each picture, later sources over earlier ones: defaults, --preset, --like, options."""
-    values = _preset(options["preset"]) | {key: like[key] for key in FIELDS - {"count", "init"} if like.get(key) is not None}
+    taken = FIELDS - {"count", "init", "loras", "embeddings"}
+    values = _preset(options["preset"]) | {key: like[key] for key in taken if like.get(key) is not None}
     asked: dict[str, Any] = {key: value for key, value in options.items() if key in FIELDS and value is not None}
+    asked["loras"] = asked_loras(options["lora_files"]) or loras_like(like, options["lora_files"])
+    asked["embeddings"] = asked_embeddings(options["embedding_files"]) or embeddings_like(like)
     if options["size"] is not None:
         asked |= _size(options["size"])
     if options["init_file"] is not None:

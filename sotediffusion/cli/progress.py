@@ -70,8 +70,10 @@ class TrainingLine:
         click.echo(err=True)
 
     def report(self, status: Any) -> None:
-        left = status.seconds * (1 - status.progress) / max(status.progress, 1e-9) / 60
+        from sotediffusion.train.status import left, span
+
+        rest = span(left(status.seconds, status.progress))
         numbers = " ".join(f"{key} {value:.4g}" for key, value in status.numbers.items() if "logsnr" not in key)
         line = (f"{self.part} {status.progress:6.1%} {status.images} images {status.speed:.1f}/s "
-                f"loss {status.loss:.4f} lr {status.lr:.2g} {left:.0f} min left {numbers}")
+                f"loss {status.loss:.4f} lr {status.lr:.2g} {rest} left {numbers}")
         click.echo(f"\r{line}\033[K", nl=False, err=True)

@@ -9,7 +9,7 @@ import click
 from sotediffusion.cli.serve_data import jobs_place
 
 if TYPE_CHECKING:
-    from sotediffusion.serve.keys import KeyStore
+    from sotediffusion.serve.storage.keys import KeyStore
 
 data_option = click.option("--data", type=click.Path(path_type=Path), metavar="DIR",
                            help="The server's folder.  [~/.local/share/sotediffusion/serve; jobs and keys lie in the database "
@@ -31,8 +31,8 @@ def _store(data: Path | None) -> "KeyStore":
     from sotediffusion.types import UserError
 
     try:
-        from sotediffusion.serve.database import Database
-        from sotediffusion.serve.keys import KeyStore
+        from sotediffusion.serve.storage.database import Database
+        from sotediffusion.serve.storage.keys import KeyStore
     except ModuleNotFoundError as error:
         raise UserError("serve", f"{error.name} is not installed; pip install 'sotediffusion[serve]'") from None
     return KeyStore(Database(jobs_place(data)))

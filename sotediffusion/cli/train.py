@@ -7,8 +7,10 @@ from typing import Any
 import click
 
 from sotediffusion.cli.progress import TrainingLine
+from sotediffusion.cli.train_plan import command as plan
 from sotediffusion.cli.train_run import command as run
 from sotediffusion.cli.train_standins import standins
+from sotediffusion.cli.train_watch import report, watch
 
 
 @click.group()
@@ -17,6 +19,9 @@ def group() -> None:
 
 
 group.add_command(run)
+group.add_command(plan)
+group.add_command(watch)
+group.add_command(report)
 group.add_command(standins)
 
 

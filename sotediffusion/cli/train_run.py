@@ -13,7 +13,8 @@ from sotediffusion.cli.progress import TrainingLine
 from sotediffusion.cli.weights import parts_options
 
 
-def _presets() -> Path:
+def presets_folder() -> Path:
+    """Where the presets of training lie."""
     return Path(str(files("sotediffusion"))) / "presets" / "train"
 
 
@@ -47,11 +48,11 @@ def command(preset: str, data: str, model: str | None, out: Path | None, nproc: 
     from sotediffusion.train.settings import resolve
 
     number, count, local = _place()
-    settings = resolve(preset, assignments, _presets())
+    settings = resolve(preset, assignments, presets_folder())
     check(settings, max(count, nproc))
     if nproc > 1:
         sys.exit(launch(nproc, _without(sys.argv[1:], "--nproc")))
-    outcome = _run(settings, preset, data, _model(model, parts), out, (number, count, local),
+    outcome = _run(settings, preset, data, model_of(model, parts), out, (number, count, local),
                    device=device, threads=threads, continue_from=continue_from, dry=dry_run)
     if number == 0:
         click.echo(outcome)
@@ -76,7 +77,8 @@ def _without(arguments: list[str], option: str) -> list[str]:
     return kept
 
 
-def _model(model: str | None, parts: dict[str, Path | None]) -> Any:
+def model_of(model: str | None, parts: dict[str, Path | None]) -> Any:
+    """What was named by --model and the options of parts."""
     named = {name: path for name, path in parts.items() if path is not None}
     if not named:
         return model or "miniature"

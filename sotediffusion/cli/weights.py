@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from sotediffusion.cli.weights_lora import lora, merge
+
 FORMATS = (
     "folder", "diffusers", "diffusers-connected", "stability", "comfyui", "comfyui-split", "kohya", "onetrainer", "loose",
 )  # fmt: skip
@@ -14,7 +16,11 @@ PARTS = ("stage_c", "stage_b", "stage_a", "text_encoder", "effnet", "previewer",
 
 @click.group("weights")
 def group() -> None:
-    """Inspect, convert, download and list models."""
+    """Inspect, convert, download and list models, and put LoRA into them."""
+
+
+group.add_command(lora)
+group.add_command(merge)
 
 
 def parts_options(command: Any) -> Any:
@@ -58,7 +64,7 @@ def _lines(found: Any) -> list[str]:
     lines.append(f"licence: {describe(found.license)}" + (f"; made from {found.base}" if found.base else ""))
     expects = found.conventions
     lines.append(f"trained for: {expects.width}x{expects.height}, {expects.compression:g} px a cell, "
-                 f"text mask {expects.text_mask}, time {expects.time_condition}")
+                 f"text mask {expects.text_mask}, time {expects.time_condition}, says {expects.prediction_c}")
     lines.append(f"tokenizer: {found.tokenizer}")
     for part in found.parts:
         lines.append(f"{part.name:<10}{part.size:<10}{'/'.join(part.dtypes):<10}{part.parameters / 1e6:>9.2f} M "

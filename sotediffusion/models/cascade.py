@@ -40,6 +40,8 @@ class Conventions:
     width: int = 1024  # px, the size drawn when none is asked for
     height: int = 1024
     area: int = 1024 * 1024  # px, around which it was trained
+    prediction_c: str = "epsilon"  # what Stage C says: "epsilon", the noise, or "v", see diffusion.prediction
+    prediction_b: str = "epsilon"
     guidance_unit: float = 1.0  # what a step of guidance above 1 counts: less where texts tell nearly everything
 
 
@@ -61,26 +63,27 @@ class Cascade:
     hashes: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     offload_to: torch.device | str | None = None  # where a network runs that otherwise rests in main memory
-    resident: str = ""  # the network that is there now
+    resident: nn.Module | None = None  # the network that is there now
+    worn: dict[Any, Any] = field(default_factory=dict)  # what is kept of sets of LoRA, see weights.lora_sets
 
     def parts(self) -> dict[str, nn.Module]:
         """The networks that are there, by name."""
         networks = {name: getattr(self, name) for name in PARTS}
         return {name: network for name, network in networks.items() if network is not None}
 
-    def use(self, part: str) -> Any:
-        """The network of this name, ready to run: brought to `offload_to` first where the others rest in main memory."""
-        network = getattr(self, part)
-        if self.offload_to is not None and part != self.resident:
-            if self.resident:
-                getattr(self, self.resident).to("cpu")
-            self.resident = part
+    def use(self, part: str, network: nn.Module | None = None) -> Any:
+        """The network of this name, or another in its place, ready to run: at `offload_to` where the rest is in main memory."""
+        network = getattr(self, part) if network is None else network
+        if self.offload_to is not None and network is not self.resident:
+            if self.resident is not None:
+                self.resident.to("cpu")
+            self.resident = network
             network.to(self.offload_to)
         return network
 
     def to(self, device: torch.device | str) -> "Cascade":
         """Moves every network; returns itself."""
-        self.offload_to, self.resident = None, ""
+        self.offload_to, self.resident, self.worn = None, None, {}
         for network in self.parts().values():
             network.to(device)
         return self

@@ -50,6 +50,8 @@ _REST = (
 # Left out while they have this value, to keep the line one that people read.
 _USUAL = {"schedule": "default", "decoder_sampler": "ddpm", "decoder_schedule": "default",
           "shift": 1.0, "decoder_shift": 1.0, "rescale": 0.0}  # fmt: skip
+LORA = re.compile(r"\s*<lora:([^<>:]{1,200}):(-?\d{1,3}(?:\.\d{1,9})?)(?::[^<>]{0,40})?>")
+LORA_HASHES, WORD_HASHES, HASH_DIGITS = "Lora hashes", "TI hashes", 12
 _NAMES = {"sampler": SAMPLERS, "decoder_sampler": SAMPLERS, "schedule": SCHEDULES, "decoder_schedule": SCHEDULES}
 _WHOLE = {"steps", "seed", "decoder_steps"}
 _REAL = {"guidance", "decoder_guidance", "shift", "decoder_shift", "rescale", "compression", "strength"}
@@ -92,13 +94,21 @@ def infotext_of(settings: Mapping[str, Any]) -> str:
     pairs |= dict(_pairs(settings, _REST))
     if settings.get("software") and settings.get("version"):
         pairs["Version"] = f"{settings['software']} {settings['version']}"
-    return write_infotext(Infotext(str(settings.get("prompt", "")), str(settings.get("negative", "")), pairs))
+    loras = loras_in(settings)
+    if loras:
+        pairs[LORA_HASHES] = ", ".join(f"{lora['name']}: {lora['hash'][:HASH_DIGITS]}" for lora in loras)
+    words = words_in(settings)
+    if words:
+        pairs[WORD_HASHES] = ", ".join(f"{word['name']}: {word['hash'][:HASH_DIGITS]}" for word in words)
+    prompt = str(settings.get("prompt", "")) + "".join(f" <lora:{lora['name']}:{_text('', lora['weight'])}>" for lora in loras)
+    return write_infotext(Infotext(prompt, str(settings.get("negative", "")), pairs))
 
 
 def settings_of(info: Infotext) -> dict[str, Any]:
     """Our settings from an infotext; what has no place in ours, or no value we know, is kept as text under `other`."""
     settings: dict[str, Any] = {"prompt": info.prompt, "negative": info.negative}
     other = dict(info.pairs)
+    _take_loras(settings, other)
     for theirs, ours in (*_FIRST, *_MODEL, *_REST):
         if theirs in other:
             value = _value(ours, other[theirs])
@@ -138,6 +148,45 @@ def _value(ours: str, text: str) -> Any:
     if ours in _REAL:
         return float(text) if re.fullmatch(r"\d{1,9}(\.\d{1,20})?", text, re.ASCII) else None
     return text
+
+
+def loras_in(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The LoRA that settings tell of, as name, weight and hash, names as they go into a tag; what makes no sense is left out."""
+    given = settings.get("loras")
+    kept = [lora for lora in given if isinstance(lora, Mapping)] if isinstance(given, list | tuple) else []
+    return [{"name": re.sub(r"[<>:,]", "_", str(lora.get("name", ""))), "weight": float(lora["weight"]),
+             "hash": str(lora.get("hash", ""))} for lora in kept if _is_weight(lora.get("weight"))]  # fmt: skip
+
+
+def words_in(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The embeddings that settings tell of, as name and hash."""
+    given = settings.get("embeddings")
+    kept = [word for word in given if isinstance(word, Mapping)] if isinstance(given, list | tuple) else []
+    return [{"name": re.sub(r"[^\w.-]", "_", str(word.get("name", ""))), "hash": str(word.get("hash", ""))} for word in kept]
+
+
+def _hashes(text: str) -> dict[str, str]:
+    """`name: hash, name: hash`, as A1111 writes it of files."""
+    pairs = (pair.strip().split(": ", 1) for pair in text.split(",") if ": " in pair)
+    return {name: hash for name, hash in pairs}
+
+
+def _is_weight(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1000
+
+
+def _take_loras(settings: dict[str, Any], other: dict[str, str]) -> None:
+    """LoRA stand in the prompt as <lora:name:weight>, their hashes in the last line."""
+    words = _hashes(other.pop(WORD_HASHES, ""))
+    if words:
+        settings["embeddings"] = [{"name": name, "hash": hash} for name, hash in words.items()]
+    found = LORA.findall(settings["prompt"])
+    if not found:
+        return
+    hashes = _hashes(other.get(LORA_HASHES, ""))
+    settings["prompt"] = LORA.sub("", settings["prompt"]).strip()
+    settings["loras"] = [{"name": name, "weight": float(weight), "hash": hashes.get(name, "")} for name, weight in found]
+    other.pop(LORA_HASHES, None)
 
 
 def _split_sampler(settings: dict[str, Any], other: dict[str, str]) -> None:

@@ -29,6 +29,7 @@ def check(settings: Settings, ranks: int) -> None:
         by_chance = settings.precision.rounding == "stochastic"
         check_rate(f"train.{name}", getattr(settings.train, name), DTYPES[settings.precision.weights], by_chance)
     _check_memory(settings, ranks)
+    _check_beside(settings, ranks)
     _check_saving(settings.save)
 
 
@@ -89,6 +90,28 @@ def _check_memory(settings: Settings, ranks: int) -> None:
     backends = torch.compiler.list_backends(exclude_tags=()) if own.compile else []
     if own.compile and own.compile not in backends:
         raise unknown("memory.compile", own.compile, backends)
+
+
+def _check_beside(settings: Settings, ranks: int) -> None:
+    """What learns beside a model's own weights: a LoRA, or an embedding."""
+    settings.lora.check()
+    settings.embedding.check()
+    if not settings.beside:
+        return
+    what = "a LoRA" if settings.lora.rank else "an embedding"
+    if settings.lora.rank and settings.embedding.vectors:
+        raise UserError("embedding.vectors", "a LoRA is trained too; set lora.rank=0, or embedding.vectors=0, one at a time")
+    if settings.train.part != "stage_c":
+        raise UserError("train.part", f"{what} is for Stage C and the text encoder, not for Stage B; take stage_c")
+    if settings.embedding.vectors and (settings.train.lr or not settings.train.text_lr):
+        raise UserError("train.lr", "an embedding learns at train.text_lr, and Stage C stays as it is; set train.lr=0")
+    if settings.distributed.sharding == "fsdp" and ranks > 1:
+        raise UserError("distributed.sharding", f"{what} is small enough for each process to hold all of it; take ddp")
+    if settings.memory.compile:
+        raise UserError("memory.compile", f"{settings.memory.compile} cannot compile blocks that have {what}; leave it out")
+    if settings.precision.weights != "float32":
+        raise UserError("precision.weights", f"{what} is trained in float32, not in {settings.precision.weights}; of what kind "
+                                             "the model's own weights are says precision.frozen")
 
 
 def _check_saving(own: Saving) -> None:

@@ -16,11 +16,34 @@ from sotediffusion.weights.store import save_cascade
 MODELS = "models"  # folder in a run's
 
 
+def taken(weights: dict[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
+    """A copy of all weights in main memory, for the first process; the others help and get nothing."""
+    found: dict[str, Tensor] = {}
+    for key, value in weights.items():
+        whole = ranks.whole(value)
+        if ranks.first:
+            found[key] = whole.detach().to("cpu", copy=True)
+    return found
+
+
+def as_networks(base: Cascade, weights: dict[str, Tensor]) -> dict[str, Any]:
+    """Networks of these weights by part, as they are in `base`, ready to draw."""
+    networks: dict[str, Any] = {}
+    for part in {key.split(".", 1)[0] for key in weights}:
+        network = shapes.build(part, getattr(base, part).config).requires_grad_(False)
+        own = {key.removeprefix(f"{part}."): value for key, value in weights.items() if key.startswith(f"{part}.")}
+        network.load_state_dict(own, assign=True)
+        networks[part] = network
+    return networks
+
+
 class Export:
     """Writes models when the run reaches its milestones; writing goes on beside the run, one model at a time.
 
     `base` is the cascade with everything that is not trained; only the first process needs it.
     """
+
+    first = False
 
     def __init__(self, base: Cascade, saving: Saving, folder: Path, every: int, epoch: int, ranks: Ranks):
         self.base, self.saving, self.folder, self.ranks = base, saving, folder / MODELS, ranks
@@ -30,14 +53,10 @@ class Export:
 
     def reach(self, place: dict[str, Any], weights: dict[str, Tensor], last: bool) -> None:
         """Take the weights as they are now, and write them under the name that the run's place gives them."""
-        taken: dict[str, Tensor] = {}
-        for key, value in weights.items():
-            whole = self.ranks.whole(value)
-            if self.ranks.first:
-                taken[key] = whole.detach().to("cpu", copy=True)
+        whole = taken(weights, self.ranks)
         if self.ranks.first:
             self.wait()
-            self.last = self.writer.submit(self._write, self.path(place, last), taken)
+            self.last = self.writer.submit(self._write, self.path(place, last), whole)
         if last:
             self.wait()
 
@@ -54,10 +73,5 @@ class Export:
         return self.folder / pattern.format(name=self.base.name, images=place["images"], steps=place["steps"], epoch=epoch)
 
     def _write(self, path: Path, weights: dict[str, Tensor]) -> None:
-        networks: dict[str, Any] = {}
-        for part in {key.split(".", 1)[0] for key in weights}:
-            network = shapes.build(part, getattr(self.base, part).config)
-            own = {key.removeprefix(f"{part}."): value for key, value in weights.items() if key.startswith(f"{part}.")}
-            network.load_state_dict(own, assign=True)
-            networks[part] = network
+        networks: dict[str, Any] = as_networks(self.base, weights)
         save_cascade(replace(self.base, **networks), path, self.saving.format, self.saving.dtype, over=True)

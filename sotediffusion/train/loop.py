@@ -64,7 +64,7 @@ class Recipe(Protocol):
 
 
 class Milestone(Protocol):
-    """Something to be done with the weights every so often, in all processes together."""
+    """Something to be done with the weights every so often, in all processes together; before a run too where `first` is true."""
 
     every: int  # images; 0 is at the end only
 
@@ -98,6 +98,8 @@ class Options:
     ema_on_host: bool = False
     average_file: bool = True  # write the averaged weights beside each checkpoint
     dry: int = 0  # steps of a run that changes and writes nothing; 0 is a real one
+    full_speed: float = 0.0  # images a second of a device that did nothing but products; 0 is unknown
+    kept_casts: bool = True  # autocast keeps the narrow weights of a whole forward pass
 
 
 def train(recipe: Recipe, options: Options, folder: Path, report: Callable[[Status], None], continue_from: Path | None = None,
@@ -123,6 +125,10 @@ def train(recipe: Recipe, options: Options, folder: Path, report: Callable[[Stat
     window, health = Window(), Health(place, checkpoints)
     forward = ranks.forward(recipe)
     log = resume.open_log(folder, options, place["images"], ranks)
+    for milestone in milestones if saved < 0 and not options.dry else ():
+        if getattr(milestone, "first", False):
+            _reach(milestone, holders, place, last=False)
+    window.begin()
     last_save = last_report = time.monotonic()
 
     with signals() as stop, prefetch(recipe.source.batches(options.seed, place["images"], options.batch)) as batches, log:
@@ -150,7 +156,7 @@ def train(recipe: Recipe, options: Options, folder: Path, report: Callable[[Stat
             for piece in pieces(batches, options.micro, ranks):
                 whole = piece.whole
                 with apart(forward, piece.last):
-                    with torch.autocast(options.device, torch.bfloat16, enabled=options.bf16):
+                    with torch.autocast(options.device, torch.bfloat16, options.bf16, options.kept_casts):
                         mean, numbers = forward(piece.batch)
                     loss += mean.item() * piece.share
                     if options.stepping.fused:  # the step is taken in the backward pass
@@ -181,7 +187,7 @@ def train(recipe: Recipe, options: Options, folder: Path, report: Callable[[Stat
 
             # Report status.
             if report_due:
-                status = window.status(place, total, _progress(place, options), lr, ranks)
+                status = _busy(window.status(place, total, _progress(place, options), lr, ranks), options)
                 resume.write(log, status)
                 report(status)
                 last_report = time.monotonic()
@@ -189,13 +195,13 @@ def train(recipe: Recipe, options: Options, folder: Path, report: Callable[[Stat
             # Do with the weights what is done every so often, then save a checkpoint.
             for milestone in milestones:
                 if due(milestone.every, place["images"], whole) and _progress(place, options) < 1 and not options.dry:
-                    _reach(milestone, holders, place, last=False)
+                    window.pause(lambda milestone=milestone: _reach(milestone, holders, place, last=False))  # type: ignore[misc]
             if save_due and not options.dry:
                 _save(holders, place, folder, options, ranks)
                 saved, last_save = place["images"], time.monotonic()
 
         status = window.status(place, total, _progress(place, options), stepper.optimizer.param_groups[0]["lr"], ranks)
-        status = replace(status, outcome=outcome)
+        status = _busy(replace(status, outcome=outcome), options)
         resume.write(log, status)
     if not options.dry and saved != place["images"]:
         _save(holders, place, folder, options, ranks)
@@ -223,6 +229,12 @@ def _progress(place: dict[str, Any], options: Options) -> float:
 def _mix(seed: int, images: int) -> int:
     """A seed of its own for every step; the multiplier is SplitMix64's, so that neighbours differ in all bits."""
     return (seed * 0x9E3779B97F4A7C15 + images * 0xBF58476D1CE4E5B9) % 2**63
+
+
+def _busy(status: Status, options: Options) -> Status:
+    """With the share of the device's rate that its products took (MFU), where that is known."""
+    more = {"MFU": status.speed / options.full_speed} if options.full_speed else {}
+    return replace(status, numbers=status.numbers | more)
 
 
 def _weights(holders: dict[str, Any]) -> dict[str, Tensor]:

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sotediffusion.diffusion.prediction import noise_of
 from sotediffusion.diffusion.schedule import alpha_sigma, log_snr, time_condition
 from sotediffusion.types import UserError
 
-Predict = Callable[[Tensor, Tensor], Tensor]  # noised (B, ...), time condition (B,) -> eps (B, ...)
+Predict = Callable[[Tensor, Tensor], Tensor]  # noised (B, ...), time condition (B,) -> eps or v (B, ...)
 
 EDGES = (-10.0, -6.0, -3.0, -1.0, 1.0, 3.0, 6.0, 10.0)  # log-SNR ranges whose losses are logged apart
 CROP_STREAM, CAPTION_STREAM, DROP_STREAM = 1, 2, 3  # what else is random about a sample, apart from its time and noise
@@ -32,6 +33,7 @@ class Objective:
     noise_offset: float = 0.0  # share of noise that is constant over a channel
     pyramid: float = 0.0  # factor from level to level of noise that is coarse as well; the reference's Stage B has .75
     gamma: float = 5.0  # of the min-SNR weight
+    most: float = 20.0  # of the x0 weight
     huber: float = 0.1  # error up to which `huber` is a square
 
     def check(self) -> None:
@@ -40,7 +42,7 @@ class Objective:
             raise UserError("objective.weight", f"{self.weight!r} is unknown; choose from {', '.join(known)}")
         if self.distance not in DISTANCES:
             raise UserError("objective.distance", f"{self.distance!r} is unknown; choose from {', '.join(DISTANCES)}")
-        for name, low in (("shift", 0.0), ("gamma", 0.0), ("huber", 0.0)):
+        for name, low in (("shift", 0.0), ("gamma", 0.0), ("most", 0.0), ("huber", 0.0)):
             if not getattr(self, name) > low:
                 raise UserError(f"objective.{name}", f"{getattr(self, name):g} is not above 0; give a positive number")
         if not 0 <= self.pyramid < 1:
@@ -162,13 +164,15 @@ class Rows:
 class DiffusionLoss:
     """mean_b( w_b * mean_chw distance(eps_hat, eps) ), with the adaptive weight's state when that is the weight.
 
+    Of a network that says v eps_hat is what follows from it, so weights mean the same for it.
+
     An adaptive weight learns when `conclude` is called after a step, from the losses of all processes, so that neither their
     number nor that of micro-batches changes it.
     """
 
-    def __init__(self, objective: Objective = Objective()):
+    def __init__(self, objective: Objective = Objective(), prediction: str = "epsilon"):
         objective.check()
-        self.objective = objective
+        self.objective, self.prediction = objective, prediction
         self.adaptive = AdaptiveWeight() if objective.weight == "adaptive" else None
         self.seen: list[Tensor] = []  # (B, 2): log-SNR and raw loss of the batch so far
 
@@ -180,7 +184,8 @@ class DiffusionLoss:
         logsnr = log_snr(t, own.shift).float().to(x0.device)
         noise = noise.to(x0.device)
         a, b = (value.float().view(-1, *[1] * (x0.ndim - 1)) for value in alpha_sigma(logsnr))
-        predicted = predict(a * x0 + b * noise, time_condition(logsnr).float())
+        noised = a * x0 + b * noise
+        predicted = noise_of(predict(noised, time_condition(logsnr).float()), noised, a, b, self.prediction)
         error = DISTANCES[own.distance](predicted.float() - noise, own.huber)
         raw = (error if rows.mask is None else error * rows.mask.to(error)).flatten(1).mean(1)
         weight = self._weigh(logsnr, raw, rows.void)
@@ -194,6 +199,8 @@ class DiffusionLoss:
             return self.adaptive.weigh(logsnr)
         if self.objective.weight == "min_snr":
             return min_snr(logsnr, self.objective.gamma)
+        if self.objective.weight == "x0":
+            return x0(logsnr, self.objective.most)
         return WEIGHTS[self.objective.weight](logsnr)
 
     def conclude(self, join: Callable[[Tensor], Tensor]) -> None:

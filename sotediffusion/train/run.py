@@ -13,15 +13,20 @@ from sotediffusion.train import checkpoint, opening
 from sotediffusion.train.contradictions import check, schedule_of, stepping_of
 from sotediffusion.train.distributed import ALONE, Ranks
 from sotediffusion.train.export import Export
+from sotediffusion.train.inversion import Words
 from sotediffusion.train.loop import Options, train
 from sotediffusion.train.memory import set_dropout, spare
 from sotediffusion.train.opening import Makers
 from sotediffusion.train.order import Ranks as Rows
 from sotediffusion.train.recipes.finetune_b import FinetuneB
 from sotediffusion.train.recipes.finetune_c import FinetuneC
+from sotediffusion.train.recipes.inversion import Inversion
+from sotediffusion.train.recipes.lora import LoraC, adapters_of
 from sotediffusion.train.settings import Settings, epoch_of, images_of, length
+from sotediffusion.train.small_export import SmallExport
 from sotediffusion.train.status import Status
 from sotediffusion.train.stream import Stream
+from sotediffusion.train.watching import Watch
 from sotediffusion.types import UserError
 from sotediffusion.weights.reading import Where
 from sotediffusion.weights.store import DTYPES, open_cascade
@@ -52,9 +57,11 @@ def run(order: Order, report: Callable[[Status], None], progress: Progress, rank
     """
     settings, rows = order.settings, Rows(ranks.number, ranks.count, order.settings.train.micro or None)
     check(settings, ranks.count)
+    watch = Watch(settings, order.out, order.device, order.dry, ranks)
     if order.device == "cuda":
         torch.set_float32_matmul_precision("high" if settings.precision.tf32 else "highest")
     data = opening.read_data(order.data, settings.data, str(order.out / "data"))
+    watch.check(data)
     cascade = open_model(order, ranks)
     made, own = makers(cascade, settings), settings.data
     if order.dry:
@@ -69,14 +76,23 @@ def run(order: Order, report: Callable[[Status], None], progress: Progress, rank
     if ranks.first and not order.dry:
         order.out.mkdir(parents=True, exist_ok=True)
         checkpoint.replace_file(order.out / "settings.toml", lambda path: path.write_text(to_toml(settings)))
-        for text in (*data.samples.notes, *stream.notes(settings.train.batch)):
+        for text in (*watch.notes, *data.samples.notes, *stream.notes(settings.train.batch)):
             note(text)
     epoch = epoch_of(settings, len(stream))
-    options = options_of(order, epoch)
-    cascade = replace(cascade, conventions=recipe.conventions, name=settings.name)
+    options = replace(options_of(order, epoch), full_speed=watch.full_speed(cascade, data))
     every = images_of("save.every", settings.save.every, settings.train.batch, epoch)
-    export = Export(cascade, settings.save, order.out, every, epoch, ranks)
-    return train(recipe, options, order.out, report, order.continue_from, ranks, [export])
+    base = replace(cascade, conventions=recipe.conventions, name=settings.name)
+    if isinstance(recipe, Inversion):
+        base = replace(base, tokenizer=recipe.words.tokenizer)
+    if isinstance(recipe, LoraC | Inversion):
+        export: Any = SmallExport(cascade, recipe, settings, order.out, every, epoch, ranks)
+    else:
+        export = Export(base, settings.save, order.out, every, epoch, ranks)
+    milestones = [*watch.milestones(recipe, base, data, made, epoch), export]
+    try:
+        return train(recipe, options, order.out, watch.report(report), order.continue_from, ranks, milestones)
+    finally:
+        watch.close()
 
 
 def open_model(order: Order, ranks: Ranks) -> Cascade:
@@ -88,16 +104,18 @@ def open_model(order: Order, ranks: Ranks) -> Cascade:
     _check_scale(settings, cascade.conventions)
     rates = {settings.train.part: settings.train.lr, "text": settings.train.text_lr}
     for name, network in cascade.parts().items():
-        trained = rates.get(name, 0) > 0
+        learns = rates.get(name, 0) > 0
+        trained = learns and not settings.beside
         network.requires_grad_(trained)
         if trained:
             network.to(DTYPES[settings.precision.weights])
-            set_dropout(network, settings.train.dropout)
         elif name in needed(settings):
             kind = torch.float32 if name == "effnet" else DTYPES[settings.precision.frozen]
             network.to(device, kind)
         elif not ranks.first:  # which alone saves models
             network.to("meta")
+        if learns:
+            set_dropout(network, settings.train.dropout)
         spare(network, settings.memory)
     return cascade
 
@@ -133,6 +151,13 @@ def _check_scale(settings: Settings, conventions: Conventions) -> None:
 def recipe_of(cascade: Cascade, settings: Settings, stream: Stream) -> Any:
     """The recipe of the part that is trained."""
     conventions = conventions_of(cascade, settings)
+    if settings.lora.rank:
+        rates = {"stage_c": settings.train.lr, "text": settings.train.text_lr}
+        adapters = adapters_of(cascade, settings.lora, rates, settings.train.seed)
+        return LoraC(cascade, adapters, stream, settings.objective, conventions)
+    if settings.embedding.vectors:
+        words = Words(cascade.text, cascade.tokenizer, settings.name, settings.embedding)
+        return Inversion(cascade, words, stream, settings.objective, conventions)
     if settings.train.part == "stage_c":
         return FinetuneC(cascade.stage_c, cascade.text, stream, settings.objective, conventions)
     frozen: Any = {"text": cascade.text, "effnet": cascade.effnet, "stage_a": cascade.stage_a}
@@ -151,4 +176,5 @@ def options_of(order: Order, epoch: int) -> Options:
         bf16=settings.precision.compute == "bfloat16", optimizer=settings.optimizer.kind, arguments=settings.optimizer.arguments,
         rates={name: lr for name, lr in rates.items() if lr}, stepping=stepping_of(settings),
         ema_on_host=settings.memory.average == "host", average_file=False, dry=DRY_STEPS if order.dry else 0,
+        kept_casts=not settings.memory.recompute,
     )  # fmt: skip

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from sotediffusion.config import build, override, read_toml
 from sotediffusion.names import unknown
+from sotediffusion.train.adapters import LoraSettings
+from sotediffusion.train.inversion import EmbeddingSettings
 from sotediffusion.train.loss import Objective
 from sotediffusion.train.opening import DataSettings
 from sotediffusion.types import UserError
@@ -101,6 +103,31 @@ class Saving:
 
 
 @dataclass(frozen=True)
+class Validating:
+    """The loss of pictures that data.held_out keeps from training, every so often as in `save.every`, and at the start."""
+
+    every: str | int = "1 epoch"
+    samples: int = 256  # of them, at most
+    readings: int = 4  # noise levels of each
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Pictures drawn with the weights as they are, every so often as in `save.every`, at the start and at the end."""
+
+    prompts: str | tuple[str, ...] = ()  # kohya's file of sample prompts, or such lines
+    every: str | int = "1 epoch"
+
+
+@dataclass(frozen=True)
+class Log:
+    """Where numbers and pictures go besides the run's folder. TensorBoard's files lie in it and need nothing installed."""
+
+    to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
+    project: str = "sotediffusion"
+
+
+@dataclass(frozen=True)
 class Distributed:
     """How several processes share a run."""
 
@@ -121,9 +148,19 @@ class Settings:
     objective: Objective = Objective()
     precision: Precision = Precision()
     memory: Memory = Memory()
+    lora: LoraSettings = LoraSettings()
+    embedding: EmbeddingSettings = EmbeddingSettings()
     save: Saving = Saving()
+    validate: Validating = Validating()
+    draw: Drawing = Drawing()
+    log: Log = Log()
     distributed: Distributed = Distributed()
     data: DataSettings = DataSettings()
+
+    @property
+    def beside(self) -> bool:
+        """Whether the model's own weights stay as they are, and what learns stands beside them."""
+        return bool(self.lora.rank or self.embedding.vectors)
 
 
 def resolve(preset: str, assignments: Sequence[str], folder: Path) -> Settings:

@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,17 +33,35 @@ class Status:
     steps: int = 0
 
 
+def left(seconds: float, progress: float) -> float:
+    """Seconds until the end of a run at the pace so far."""
+    return seconds * (1 - progress) / max(progress, 1e-9)
+
+
+def span(seconds: float) -> str:
+    """A time in few letters."""
+    if seconds >= 48 * 3600:
+        return f"{seconds / 86400:.1f} days"
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.0f} s"
+
+
 class Window:
     """Means over the steps since the last report."""
 
     def __init__(self) -> None:
-        self.last: tuple[float, dict[str, float]] = (math.nan, {})
+        self.last: tuple[float, dict[str, float], float] = (math.nan, {}, 0.0)  # loss, numbers, images a second
         self.begin()
 
     def begin(self) -> None:
         """Forget what was."""
         self.started, self.images, self.loss = time.monotonic(), 0, 0.0
         self.sums: dict[str, tuple[float, int]] = {}
+
+    def pause(self, work: Callable[[], None]) -> None:
+        """Do something whose time does not count."""
+        since = time.monotonic()
+        work()
+        self.started += time.monotonic() - since
 
     def note(self, numbers: dict[str, float]) -> None:
         """Numbers of one forward pass, of this process alone."""
@@ -60,9 +78,9 @@ class Window:
         """The means, over all processes, which call this together; a new window begins."""
         elapsed = max(time.monotonic() - self.started, 1e-9)
         if self.images:
-            self.last = (self.loss / self.images, _means(ranks.gather(self.sums)))
-        result = Status(place["images"], total, progress, self.last[0], lr, self.images / elapsed, place["seconds"], self.last[1],
-                        steps=place["steps"])  # fmt: skip
+            self.last = (self.loss / self.images, _means(ranks.gather(self.sums)), self.images / elapsed)
+        loss, numbers, speed = self.last
+        result = Status(place["images"], total, progress, loss, lr, speed, place["seconds"], numbers, steps=place["steps"])
         self.begin()
         return result
 
@@ -93,8 +111,9 @@ class Health:
             raise self._stop(f"loss {loss:g} (gradient norm {norm:g})")
 
     def _stop(self, what: str) -> UserError:
-        good = self.checkpoints / str(checkpoint.latest(self.checkpoints))
-        return UserError("train", f"{what} after {self.place['images']} images; the last good checkpoint is {good}, lower the lr")
+        name = checkpoint.latest(self.checkpoints)
+        good = f"the last good checkpoint is {self.checkpoints / name}" if name else "no checkpoint was saved yet"
+        return UserError("train", f"{what} after {self.place['images']} images; {good}, lower the lr")
 
 
 @contextmanager

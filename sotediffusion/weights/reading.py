@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..config import build
+from ..diffusion.prediction import PREDICTIONS
 from ..models.cascade import Conventions
+from ..names import unknown
 from ..types import UserError
 from . import configs, formats, licences
 from .bundle import WHERE, Bundle, Part, Parts, known_of, licence_files_in, tokenizer_in
@@ -77,7 +79,7 @@ def _model_folder(folder: Path) -> Bundle:
         file = folder / Path(table[name].get("file", f"{name}.safetensors")).name
         tensors = _part(open_file(file), name).tensors
         parts[name] = Part(name, tensors, str(file), config, table[name].get("hash", ""))
-    conventions = build(Conventions, table.get("conventions", {}), f"{source} conventions")
+    conventions = _conventions(table.get("conventions", {}), f"{source} conventions")
     return Bundle("folder", parts, table.get("name", folder.name), table.get("license", ""), table.get("base", ""),
                   conventions, tokenizer_in(folder), licence_files_in(folder))
 
@@ -202,10 +204,18 @@ def _described(bundle: Bundle, about: Mapping[str, Any]) -> Bundle:
     bundle.base = about.get("base", "")
     bundle.license = about.get("license") or licences.of_model(bundle.name)
     if "conventions" in about:
-        bundle.conventions = build(Conventions, about["conventions"], f"{bundle.name} conventions")
+        bundle.conventions = _conventions(about["conventions"], f"{bundle.name} conventions")
     else:
         bundle.conventions = _usual_conventions(bundle.format, bundle.name)
     return bundle
+
+
+def _conventions(table: Mapping[str, Any], where: str) -> Conventions:
+    conventions = build(Conventions, table, where)
+    for name in ("prediction_c", "prediction_b"):
+        if getattr(conventions, name) not in PREDICTIONS:
+            raise unknown(f"{where}.{name}", getattr(conventions, name), PREDICTIONS)
+    return conventions
 
 
 def _usual_conventions(layout: str, name: str) -> Conventions:

@@ -1,6 +1,7 @@
 """Opening, saving, converting and looking at weights: the door of this room."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from ..models.cascade import SIZES, Cascade, CascadeConfig, Conventions
 from ..names import unknown
 from ..text.tokenizer import ClipTokenizer, FolderTokenizer
 from ..types import UserError
-from . import shapes
+from . import lora_merge, shapes
 from .bundle import Bundle, Part, Parts, in_order
+from .lora import read as read_lora
 from .reading import Where, read
 from .tensors import in_memory
 from .writing import FORMATS, write
@@ -21,7 +23,7 @@ from .writing import FORMATS, write
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CLIP_VOCABULARY = 49408
 
-__all__ = ["DTYPES", "FORMATS", "Inspection", "Parts", "convert", "inspect", "open_cascade", "present", "save_cascade"]
+__all__ = ["DTYPES", "FORMATS", "Inspection", "Parts", "convert", "inspect", "merge", "open_cascade", "present", "save_cascade"]
 
 
 def open_cascade(where: Where, dtype: torch.dtype | str | None = None, device: torch.device | str = "cpu") -> Cascade:
@@ -141,7 +143,31 @@ def convert(source: Where, target: str | Path, format: str, dtype: torch.dtype |
     return _write(bundle, Path(target), format, dtype_named(dtype))
 
 
+def _check_readers(bundle: Bundle, format: str) -> None:
+    """UserError for a format of others' programs and a model that says what none of them would understand."""
+    expects = bundle.conventions
+    if format != "folder" and (expects.prediction_c, expects.prediction_b) != ("epsilon", "epsilon"):
+        raise UserError("format", f"{format!r} is read by programs that take what this model says for noise, and it says v; "
+                                  "write it as 'folder'")
+
+
+def merge(source: Where, target: str | Path, loras: Sequence[tuple[str, float]], format: str = "folder",
+          dtype: torch.dtype | str | None = None, name: str = "") -> list[str]:
+    """Writes weights with LoRA, (path, weight) each, put into them; returns the parts that the format has no place for.
+
+    Sums are made in float32 and rounded once. UserError: as in `convert`; a file that is no LoRA, or does not fit.
+    """
+    bundle, kind = read(source), dtype_named(dtype)
+    bundle.settle()
+    if kind is not None:
+        bundle.parts = {part: one.cast(torch.float32) for part, one in bundle.parts.items()}
+    bundle = lora_merge.merge(bundle, [(read_lora(path), weight) for path, weight in loras])
+    bundle.base, bundle.name = bundle.base or bundle.name, name or bundle.name
+    return _write(bundle, Path(target), format, kind)
+
+
 def _write(bundle: Bundle, path: Path, format: str, dtype: torch.dtype | None, over: bool = False) -> list[str]:
+    _check_readers(bundle, format)
     if dtype is not None:
         bundle.parts = {name: part.cast(dtype) for name, part in bundle.parts.items()}
     for part in bundle.parts.values():

@@ -95,6 +95,11 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def _prediction(bundle: Bundle, parts: tuple[str, ...]) -> str:
+    """What the denoiser in a file says; of both in one, Stage C."""
+    return bundle.conventions.prediction_b if "stage_c" not in parts and "stage_b" in parts else bundle.conventions.prediction_c
+
+
 def _metadata(bundle: Bundle, parts: tuple[str, ...]) -> dict[str, str]:
     """What a file says of itself: the ModelSpec's fields for every program, and ours, from which everything is restored."""
     conventions = bundle.conventions
@@ -104,7 +109,7 @@ def _metadata(bundle: Bundle, parts: tuple[str, ...]) -> dict[str, str]:
         "sai_model_spec": "1.0.0", "architecture": "stable-cascade", "title": bundle.name or "stable-cascade",
         "implementation": "https://github.com/Stability-AI/StableCascade", "license": licences.describe(bundle.license),
         "date": datetime.now(UTC).isoformat(timespec="seconds"), "resolution": f"{conventions.width}x{conventions.height}",
-        "prediction_type": "epsilon", "derived_from": bundle.base,
+        "prediction_type": _prediction(bundle, parts), "derived_from": bundle.base,
     }  # fmt: skip
     return {
         "format": "pt",  # without it transformers refuses the file

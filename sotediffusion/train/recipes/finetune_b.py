@@ -36,7 +36,7 @@ class FinetuneB(Recipe):
                  conventions: Conventions):  # fmt: skip
         super().__init__({"stage_b": stage_b}, source)
         self.frozen, self.patch = frozen, stage_b.config.patch
-        self.conventions, self.diffusion = conventions, DiffusionLoss(objective)
+        self.conventions, self.diffusion = conventions, DiffusionLoss(objective, conventions.prediction_b)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """The diffusion loss given EffNet latents and pooled captions."""

@@ -38,7 +38,7 @@ class FinetuneC(Recipe):
         trained = {name: network for name, network in networks.items() if any(p.requires_grad for p in network.parameters())}
         super().__init__(trained, source)
         self.stage_c, self.text = stage_c, text
-        self.conventions, self.diffusion = conventions, DiffusionLoss(objective)
+        self.conventions, self.diffusion = conventions, DiffusionLoss(objective, conventions.prediction_c)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """The diffusion loss given the captions."""

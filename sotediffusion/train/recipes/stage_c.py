@@ -14,20 +14,21 @@ from sotediffusion.train.loop import Options, Source
 from sotediffusion.train.loss import DiffusionLoss, Objective
 from sotediffusion.train.recipes.base import Recipe, no_dropout
 
-DEFAULTS = Options(images=4_000_000, batch=32, lr=8e-4, decay=0.01, ema=60_000, bf16=True)
+DEFAULTS = Options(images=4_000_000, batch=32, lr=8e-4, decay=0.01, ema=8_000, bf16=True)
+PREDICTION = "v"  # at this size, saying the noise left the first steps, and with them hair and light, to the seed
 
 
 class StageCRecipe(Recipe):
     """Trains `stage_c` and `text` on cached latents; captions are composed as they are read."""
 
     def __init__(self, config: CascadeConfig, source: Source, captions: Captions, text: TextTower,
-                 objective: Objective = Objective("x0")):
+                 objective: Objective = Objective("x0", most=3000.0)):
         stage_c = StageC(config.stage_c)
         stage_c.init_weights()
         no_dropout(stage_c)
         text.train().requires_grad_()
         super().__init__({"stage_c": stage_c, "text": text}, source)
-        self.captions, self.diffusion = captions, DiffusionLoss(objective)
+        self.captions, self.diffusion = captions, DiffusionLoss(objective, PREDICTION)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """The diffusion loss given the captions."""

@@ -1,0 +1,29 @@
+"""All that stands behind the doors of one server."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sotediffusion.serve.doors.words import Words
+from sotediffusion.serve.gateway import Gateway
+from sotediffusion.serve.metrics import Metrics
+from sotediffusion.serve.walls.callers import Doorkeeper
+from sotediffusion.serve.walls.duties import Duties
+from sotediffusion.serve.walls.security import Walls
+
+
+@dataclass
+class House:
+    """What the app is made from."""
+
+    gateway: Gateway
+    doorkeeper: Doorkeeper
+    duties: Duties
+    words: Words
+    metrics: Metrics
+    walls: Walls = Walls()
+    ready: Callable[[], bool] = lambda: True  # whether a worker is there with its model open
+    trouble: Callable[[], str] = lambda: ""  # why the last worker ended
+    public: bool = False  # others than the operator can reach it
+    page: Mapping[str, Any] = field(default_factory=dict)  # prompts and sizes for the page
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # settings by name

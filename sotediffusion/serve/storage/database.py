@@ -1,0 +1,138 @@
+"""The database under the stores: opened by path or URL, short transactions, its failures in our words."""
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event, exc
+
+from sotediffusion.serve.storage import schema
+from sotediffusion.serve.storage.jobs import StoreDown
+from sotediffusion.types import UserError
+
+_PATIENCE = 10  # s to wait for another's transaction
+_WAL_KEPT = 64 * 2**20  # bytes of the write-ahead log that stay on the disk after a burst
+
+
+class Database:
+    """A SQLite file (given by its path) or a PostgreSQL database (given by its URL), its tables made when they are missing.
+
+    SQLite must lie on a disk of this machine: its write-ahead log does not work over a network.
+    Raises UserError for a place that cannot be opened and for tables of another version.
+    """
+
+    def __init__(self, place: str | Path, clock: Callable[[], float] | None = None):
+        self.place = str(place)
+        self.shared = self.place.startswith(("postgresql:", "postgresql+psycopg:", "postgres:"))
+        self._clock = clock or (None if self.shared else time.time)
+        self.engine = _postgres(self.place) if self.shared else _sqlite(self.place)
+        self._prepare()
+
+    def __repr__(self) -> str:
+        return f"Database({masked(self.place)!r})"
+
+    def now(self, connection: sa.Connection) -> float:
+        """Seconds since 1970 by the one clock that all who share the database go by."""
+        if self._clock is not None:
+            return self._clock()
+        return float(connection.scalar(sa.text("select extract(epoch from clock_timestamp())")) or 0)
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """Questions, each answered from its own moment; they wait for no writer."""
+        with _in_our_words(self.place), self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            yield connection
+
+    @contextmanager
+    def write(self, durable: bool = True) -> Iterator[sa.Connection]:
+        """One transaction, kept whole or not at all.
+
+        A kill of any process loses no commit either way. `durable` also outlives a power cut, at the price of waiting for the
+        disk: for all that a caller was promised. What is not durable is said again within seconds (progress) or redone (a claim).
+        """
+        with _in_our_words(self.place), self.engine.connect() as connection:
+            connection = connection.execution_options(durable=durable)
+            with connection.begin():
+                if self.shared and not durable:
+                    connection.execute(sa.text("set local synchronous_commit to off"))
+                yield connection
+
+    def lock(self, connection: sa.Connection, name: str) -> None:
+        """Let nobody else into what has this name until the transaction ends. SQLite has one writer at a time anyway."""
+        if self.shared:
+            connection.execute(sa.text("select pg_advisory_xact_lock(hashtext(:name))"), {"name": f"sote {name}"})
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def _prepare(self) -> None:
+        with self.write() as connection:
+            self.lock(connection, "tables")
+            schema.metadata.create_all(connection)
+            found = connection.scalar(sa.select(schema.about.c.version))
+            if found is None:
+                connection.execute(schema.about.insert().values(version=schema.VERSION))
+        if found not in (None, schema.VERSION):
+            raise UserError("jobs", f"{masked(self.place)} has tables of version {found}, and this program reads version "
+                                    f"{schema.VERSION}; use the program that wrote it, or another place")  # fmt: skip
+
+
+def masked(place: str) -> str:
+    """A URL without its password."""
+    return re.sub(r"//[^/@]*@", "//***@", re.sub(r"(password=)[^&]*", r"\1***", place))
+
+
+def _sqlite(path: str) -> sa.Engine:
+    if "://" in path:
+        raise UserError("jobs", f"{masked(path)} is no place for jobs; give the path of a file or postgresql://user@host/name")
+    file = Path(path).absolute()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # prompts and hashes are nobody else's business
+    except OSError as error:
+        raise UserError("jobs", f"{file} cannot be opened ({error.strerror}); give a file that can be written") from None
+    engine = sa.create_engine(sa.URL.create("sqlite", database=str(file)), connect_args={"timeout": _PATIENCE})
+
+    @event.listens_for(engine, "connect")
+    def _connected(connection: Any, record: Any) -> None:
+        connection.isolation_level = None  # transactions begin where `_begin` says so
+        connection.execute("pragma journal_mode=wal")
+        connection.execute(f"pragma journal_size_limit={_WAL_KEPT}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        durable = connection.get_execution_options().get("durable")
+        if durable is not None:
+            connection.exec_driver_sql(f"pragma synchronous={'full' if durable else 'normal'}")
+            connection.exec_driver_sql("begin immediate")  # at once, for a reader that turns writer cannot wait its turn
+
+    return engine
+
+
+def _postgres(place: str) -> sa.Engine:
+    try:
+        url = sa.make_url(place).set(drivername="postgresql+psycopg")
+    except (exc.ArgumentError, ValueError):
+        raise UserError("jobs", f"{masked(place)[:200]} is no URL; give postgresql://user@host/name") from None
+    limits = f"-c lock_timeout={_PATIENCE}s -c idle_in_transaction_session_timeout={6 * _PATIENCE}s"
+    return sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": _PATIENCE, "options": limits})
+
+
+@contextmanager
+def _in_our_words(place: str) -> Iterator[None]:
+    try:
+        yield
+    except exc.DBAPIError as error:
+        text = str(error.orig)
+        if "disk is full" in text or getattr(error.orig, "sqlstate", None) == "53100":
+            raise UserError("disk", f"no space is left for {masked(place)}; free some, then try again") from None
+        if "not a database" in text or "malformed" in text:
+            raise UserError("jobs", f"{masked(place)} is no database of jobs ({text[:80]}); give another file") from None
+        if isinstance(error, exc.OperationalError) or error.connection_invalidated:
+            raise StoreDown(f"{masked(place)} does not answer: {masked(' '.join(text.split()))[:200]}") from error
+        raise

@@ -1,0 +1,121 @@
+// The settings of the next picture: one signal a field, kept on reload, and the way to an order and back.
+import { batch, computed, effect, signal } from "../vendor/ui.js";
+import { about, modelNamed, styles } from "./about.js";
+import { keep, recall } from "./kept.js";
+import { withStyles } from "./prompt-text.js";
+
+const NUMBERS = [
+  "width", "height", "steps", "guidance", "decoder_steps", "decoder_guidance", "shift", "decoder_shift", "rescale",
+  "compression", "seed", "count", "strength",
+];
+const CHOICES = ["sampler", "decoder_sampler", "schedule", "decoder_schedule"];
+const TEXTS = ["prompt", "negative"];
+const OPTIONAL = ["width", "height", "compression", "seed"]; // null leaves them to the model or to chance
+const OWN = { model: null, loras: [], styles: [], chosenStyles: [], lastSeed: null };
+const FIELDS = [...TEXTS, ...NUMBERS, ...CHOICES];
+
+const kept = recall("settings", {});
+export const form = Object.fromEntries([...FIELDS, ...Object.keys(OWN)].map((name) => [name, signal(kept[name] ?? OWN[name] ?? null)]));
+export const init = signal(null); // { name, bitmap, width, height, data } of the picture to start from
+export const problem = signal(null); // the field that the server refused, { field, message }
+
+export const model = computed(() => modelNamed(form.model.value));
+export const measures = computed(() => ({
+  width: form.width.value ?? model.value?.width ?? 1024,
+  height: form.height.value ?? model.value?.height ?? 1536,
+}));
+export const allStyles = computed(() => [...styles.value, ...form.styles.value.map((style) => ({ ...style, own: true }))]);
+
+export function usual(name) {
+  const { defaults = {}, prompts = {} } = about.value || {};
+  if (name === "prompt") return begun(prompts.prefix);
+  if (name === "negative") return begun(prompts.negative);
+  return defaults[name] ?? null;
+}
+
+// A text to go on from: a space after its last comma.
+export const begun = (text = "") => (text && !/\s$/.test(text) ? `${text} ` : text);
+
+// Called once the server's words are known: what was never set takes the card's values.
+export function settle() {
+  batch(() => {
+    for (const name of FIELDS) {
+      if (form[name].value === null && !OPTIONAL.includes(name)) form[name].value = usual(name);
+    }
+    if (!about.value.models.some((one) => one.name === form.model.value)) form.model.value = about.value.models[0]?.name ?? null;
+  });
+}
+
+export function reset() {
+  batch(() => {
+    for (const name of [...NUMBERS, ...CHOICES]) form[name].value = usual(name);
+    form.chosenStyles.value = [];
+    form.loras.value = [];
+    init.value = null;
+    problem.value = null;
+  });
+}
+
+let timer;
+effect(() => {
+  const values = Object.fromEntries(Object.entries(form).map(([name, field]) => [name, field.value]));
+  clearTimeout(timer);
+  timer = setTimeout(() => keep("settings", values), 150);
+});
+addEventListener("pagehide", () => {
+  keep("settings", Object.fromEntries(Object.entries(form).map(([name, field]) => [name, field.peek()])));
+});
+
+const chosen = () => allStyles.value.filter((style) => form.chosenStyles.value.includes(style.name));
+
+export function spoken(field, text = form[field].value || "") {
+  return withStyles(text, chosen(), field);
+}
+
+// The body of POST jobs. `changes` are fields that one picture of a grid has otherwise.
+export async function order(changes = {}) {
+  const body = { model: form.model.value };
+  for (const name of FIELDS) if (form[name].value !== null && form[name].value !== "") body[name] = form[name].value;
+  Object.assign(body, changes);
+  body.prompt = spoken("prompt", changes.prompt ?? form.prompt.value ?? "");
+  body.negative = spoken("negative", changes.negative ?? form.negative.value ?? "");
+  const loras = form.loras.value.filter((lora) => lora.name && lora.weight);
+  if (loras.length) body.loras = loras;
+  delete body.strength;
+  if (init.value) Object.assign(body, { init: init.value.data, strength: changes.strength ?? form.strength.value });
+  return body;
+}
+
+// Take over the settings of a picture. Gives the names of what was taken.
+export function take(settings, { seed = true } = {}) {
+  const taken = [];
+  batch(() => {
+    for (const name of FIELDS) {
+      if (name === "count" || (name === "seed" && !seed) || settings[name] === undefined) continue;
+      if (settings[name] === null && !OPTIONAL.includes(name)) continue;
+      if (!fits(name, settings[name])) continue;
+      form[name].value = settings[name];
+      taken.push(name);
+    }
+    if (about.value?.models.some((one) => one.name === settings.model)) form.model.value = settings.model;
+    if (Array.isArray(settings.loras)) form.loras.value = known(settings.loras);
+    if (TEXTS.some((name) => settings[name] !== undefined)) form.chosenStyles.value = []; // they are in the prompt already
+    problem.value = null;
+  });
+  return taken;
+}
+
+function fits(name, value) {
+  if (TEXTS.includes(name)) return typeof value === "string";
+  if (NUMBERS.includes(name)) return value === null || (typeof value === "number" && isFinite(value));
+  return (name.endsWith("sampler") ? about.value.samplers : about.value.schedules).includes(value);
+}
+
+function known(loras) {
+  const here = modelNamed(form.model.value)?.loras || [];
+  return loras.map(pair).filter((lora) => here.some((name) => loraName(name) === lora.name));
+}
+
+const pair = (lora) => (Array.isArray(lora) ? { name: String(lora[0]), weight: Number(lora[1]) } : { name: String(lora.name), weight: Number(lora.weight) });
+
+export const loraName = (lora) => (typeof lora === "string" ? lora : lora.name);

@@ -1,0 +1,241 @@
+// The caller's jobs as the server tells of them: what is waiting or drawn now, what failed, and the gallery.
+import { batch, computed, signal } from "../vendor/ui.js";
+import { follow, get, post, put, remove } from "./api.js";
+import { init, order, problem, form } from "./form.js";
+import { fail, note, say } from "./notices.js";
+import { label, phaseName, plural, sentence } from "./words.js";
+
+const PAGE = 40;
+
+export const live = signal(new Map()); // queued and running, by id
+export const failed = signal([]); // ended without pictures, until dismissed
+export const gallery = signal([]); // jobs with pictures, the latest first
+export const more = signal(null); // where the gallery goes on
+export const loading = signal(false);
+export const search = signal("");
+export const favouritesOnly = signal(false);
+export const online = signal(true);
+const mine = signal([]); // ids that this page ordered, in order
+export const hidden = signal(new Set()); // deleted here, the server not told yet
+
+export const queue = computed(() =>
+  [...live.value.values()].sort((a, b) => (a.state === "running" ? -1 : a.position ?? 1e9) - (b.state === "running" ? -1 : b.position ?? 1e9) || a.created - b.created),
+);
+export const running = computed(() => queue.value.find((job) => job.state === "running") || null);
+export const pictures = computed(() =>
+  gallery.value.flatMap((job) => (job.pictures || []).map((picture) => ({ ...picture, job })))
+    .filter((picture) => !hidden.value.has(picture.name) && (!favouritesOnly.value || picture.favourite)),
+);
+
+export const finished = new EventTarget(); // tells "job" when one of this page ended
+
+const LIVE = ["queued", "running"];
+
+export function start() {
+  return follow({
+    open: () => {
+      online.value = true;
+      catchUp();
+    },
+    lost: () => {
+      online.value = false;
+      get("jobs?limit=1").catch(() => null); // where a key is wanted by now, this tells so
+    },
+    job: arrived,
+    gone: ({ id }) => forget(id),
+  });
+}
+
+async function catchUp() {
+  try {
+    const { jobs } = await get("jobs?state=queued&state=running&limit=200");
+    live.value = new Map(jobs.map((job) => [job.id, job]));
+    if (!gallery.value.length || !search.value) await reload();
+  } catch (error) {
+    if (error.status !== 401) fail(error);
+  }
+}
+
+export async function reload() {
+  loading.value = true;
+  try {
+    const { jobs, next } = await get(`jobs?${query()}`);
+    batch(() => {
+      gallery.value = jobs.filter((job) => job.pictures?.length);
+      more.value = next;
+    });
+  } catch (error) {
+    if (error.status !== 401) fail(error);
+  }
+  loading.value = false;
+}
+
+export async function loadMore() {
+  if (!more.value || loading.value) return;
+  loading.value = true;
+  try {
+    const { jobs, next } = await get(`jobs?${query()}&before=${more.value}`);
+    const here = new Set(gallery.value.map((job) => job.id));
+    batch(() => {
+      gallery.value = [...gallery.value, ...jobs.filter((job) => job.pictures?.length && !here.has(job.id))];
+      more.value = next;
+    });
+  } catch (error) {
+    fail(error);
+  }
+  loading.value = false;
+}
+
+function query() {
+  const asked = new URLSearchParams({ state: "succeeded", limit: PAGE });
+  if (search.value.trim()) asked.set("q", search.value.trim());
+  if (favouritesOnly.value) asked.set("favourite", "true");
+  return asked;
+}
+
+// A job as it is now. Old news is dropped; the end of one is told.
+function arrived(job) {
+  const known = live.value.get(job.id) || gallery.value.find((one) => one.id === job.id);
+  if (known && known.version > job.version) return;
+  batch(() => {
+    const now = new Map(live.value);
+    if (LIVE.includes(job.state)) now.set(job.id, job);
+    else now.delete(job.id);
+    live.value = now;
+    if (!LIVE.includes(job.state)) ended(job, known);
+  });
+  if (mine.value.includes(job.id)) tell(job, known);
+}
+
+function ended(job, known) {
+  const at = gallery.value.findIndex((one) => one.id === job.id);
+  if (at >= 0) gallery.value = job.pictures?.length ? gallery.value.with(at, job) : gallery.value.toSpliced(at, 1);
+  else if (job.pictures?.length && wanted(job)) gallery.value = [job, ...gallery.value].sort((a, b) => b.created - a.created);
+  const news = known && LIVE.includes(known.state);
+  if (news && ["failed", "expired"].includes(job.state)) failed.value = [job, ...failed.value].slice(0, 20);
+}
+
+function wanted(job) {
+  const prompt = (job.request.prompt || "").toLowerCase();
+  return !favouritesOnly.value && search.value.toLowerCase().split(/\s+/).every((word) => prompt.includes(word));
+}
+
+function tell(job, known) {
+  if (job.state === "running" && job.progress?.phase !== known?.progress?.phase) say(phaseName(job.progress?.phase || "text"));
+  if (LIVE.includes(job.state) || (known && !LIVE.includes(known.state))) return;
+  if (job.state === "succeeded") say(`Finished: ${plural(job.pictures?.length || 0, "picture")}`);
+  if (job.state === "cancelled") say("Cancelled");
+  if (job.state === "failed") note(`It failed: ${job.error?.message || "no reason was given"}`, { kind: "error" });
+  if (job.state === "expired") note("It expired before it could be drawn", { kind: "error" });
+  finished.dispatchEvent(new CustomEvent("job", { detail: job }));
+}
+
+function forget(id) {
+  batch(() => {
+    const now = new Map(live.value);
+    now.delete(id);
+    live.value = now;
+    gallery.value = gallery.value.filter((job) => job.id !== id);
+    failed.value = failed.value.filter((job) => job.id !== id);
+  });
+}
+
+// Order one job with what is set, `changes` over it. Throws Refusal. An order sent again (a broken line) stays one.
+export async function submit(changes = {}, key = crypto.randomUUID?.() || `${Date.now()}-${Math.random()}`) {
+  const job = await post("jobs", await order(changes), { "Idempotency-Key": key });
+  batch(() => {
+    problem.value = null;
+    mine.value = [...mine.value, job.id].slice(-200);
+    arrived(job);
+  });
+  return job;
+}
+
+export async function generate() {
+  if (!form.prompt.value?.trim()) {
+    problem.value = { field: "prompt", message: "Write what should be drawn, for example 1girl, solo, cat ears." };
+    return null;
+  }
+  try {
+    const job = await submit();
+    job.notes?.forEach((text) => note(sentence(text)));
+    say(job.position ? `In the queue, ${plural(job.position, "job")} before it` : "In the queue");
+    return job;
+  } catch (error) {
+    refused(error);
+    return null;
+  }
+}
+
+export function refused(error) {
+  const wait = error.status === 429 && error.retryAfter ? ` Try again in ${error.retryAfter} s.` : "";
+  const own = error.field && error.field in { ...form, init };
+  if (own) problem.value = { field: error.field, message: error.message };
+  note(`${own ? `${label(error.field)}: ` : ""}${error.message}${wait}`, { kind: "error" });
+  if (own) document.getElementById(error.field)?.scrollIntoView({ block: "nearest" });
+}
+
+export const cancel = (id) => act(async () => arrived(await post(`jobs/${id}/cancel`)));
+export const cancelFirst = () => queue.value.length && cancel(queue.value[0].id);
+export const cancelAll = () => Promise.all(queue.value.map((job) => cancel(job.id)));
+
+// Put a waiting job before another one, or last.
+export const move = (id, before) => act(async () => (await post(`jobs/${id}/move`, { before })).jobs.forEach(arrived));
+
+export const favour = (picture, favourite) =>
+  act(async () => replaced(await put(`jobs/${picture.job.id}/favourite`, { picture: picture.name, favourite })));
+
+function replaced(job) {
+  gallery.value = gallery.value.map((one) => (one.id === job.id ? job : one));
+}
+
+// Pictures go from sight at once and from the server when the note that offers to take it back has gone.
+export function discard(chosen) {
+  hidden.value = new Set([...hidden.value, ...chosen.map((picture) => picture.name)]);
+  const back = () => (hidden.value = new Set([...hidden.value].filter((name) => !chosen.some((picture) => picture.name === name))));
+  const forGood = () => deleteAll(chosen).catch((error) => {
+    back();
+    fail(error);
+  });
+  note(`${plural(chosen.length, "picture")} deleted`, { action: { label: "Undo", run: back }, done: forGood, stays: 7000 });
+}
+
+// An order of which all pictures go, goes whole; of another one picture after the other.
+async function deleteAll(chosen) {
+  const names = new Set(chosen.map((picture) => picture.name));
+  for (const job of new Set(chosen.map((picture) => picture.job))) {
+    const now = gallery.value.find((one) => one.id === job.id) || job;
+    const going = now.pictures.filter((picture) => names.has(picture.name));
+    if (going.length === now.pictures.length) {
+      await remove(`jobs/${job.id}`);
+      forget(job.id);
+    } else {
+      for (const picture of going) await deleteOne(now, picture);
+    }
+  }
+}
+
+async function deleteOne(job, picture) {
+  try {
+    const left = await remove(`jobs/${job.id}/pictures`, { picture: picture.name });
+    if (left) replaced(left);
+  } catch (error) {
+    if (![404, 405].includes(error.status)) throw error;
+    throw new Error(`It was drawn together with ${plural(job.pictures.length - 1, "other")}; mark all of them to delete them.`);
+  }
+}
+
+// Does something, and says what went wrong with it.
+async function act(work) {
+  try {
+    await work();
+  } catch (error) {
+    fail(error);
+  }
+}
+
+// What the server says of a job now; asked where the address of one of its pictures no longer holds.
+export async function refresh(id) {
+  const job = await get(`jobs/${id}`).catch(() => null);
+  if (job?.pictures?.length) replaced(job);
+}

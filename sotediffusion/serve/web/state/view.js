@@ -1,0 +1,53 @@
+// What is looked at: the picture on the stage, dialogs, the room that a phone shows, light or dark.
+import { computed, signal } from "../vendor/ui.js";
+import { pictures, queue } from "./jobs.js";
+import { keep, recall } from "./kept.js";
+
+export const view = {
+  shown: signal(null), // name of the picture on the stage; null follows what is being drawn
+  following: signal(null), // id of the job that was last told of
+  dialog: signal(null), // { kind, ... }
+  room: signal("compose"), // compose, stage or gallery: what a phone shows
+  wide: signal(false), // the gallery takes the stage's place
+  marked: signal([]), // names of pictures that are selected
+  theme: signal(recall("theme", "auto")),
+};
+
+// What stands on the stage: { job } while it is drawn, { picture } when it is there, null before the first.
+export const stage = computed(() => {
+  const { shown, following } = view;
+  if (shown.value) {
+    const picture = pictures.value.find((one) => one.name === shown.value);
+    if (picture) return { picture };
+  }
+  const live = queue.value.find((job) => job.state === "running") || queue.value.find((job) => job.id === following.value);
+  if (live) return { job: live };
+  const latest = pictures.value.find((one) => one.job.id === following.value) || pictures.value[0];
+  return latest ? { picture: latest } : null;
+});
+
+// The same name at every step of a drawing, so that the gallery is not made anew with each.
+export const shownName = computed(() => stage.value?.picture?.name ?? null);
+
+export function show(picture) {
+  view.shown.value = picture.name;
+  view.room.value = "stage";
+  view.wide.value = false;
+}
+
+export function watch(job) {
+  view.shown.value = null;
+  view.following.value = job.id;
+  view.room.value = "stage";
+  view.wide.value = false;
+}
+
+export function turnTheme() {
+  const next = { auto: "light", light: "dark", dark: "auto" }[view.theme.value] || "auto";
+  view.theme.value = next;
+  keep("theme", next);
+  document.documentElement.dataset.theme = next;
+}
+
+export const open = (dialog) => (view.dialog.value = dialog);
+export const shut = () => (view.dialog.value = null);

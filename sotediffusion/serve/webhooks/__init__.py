@@ -1,0 +1,1 @@
+"""The ends of jobs told to their callers' addresses, at least once."""

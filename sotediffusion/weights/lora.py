@@ -1,0 +1,241 @@
+"""LoRA (Hu et al. 2021): a file of pairs of thin matrices, each a change of one module's weight by scale * up @ down.
+
+Files are safetensors and nothing else, in the names of kohya's trainer, ComfyUI, diffusers with PEFT, or ours.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..pictures.files import beside
+from ..types import UserError
+from . import lora_keys
+from .tensors import Stored, in_memory, open_file, write_file
+
+DOWN, UP, ALPHA = "down", "up", "alpha"
+_SUFFIXES = {
+    ".lora_down.weight": DOWN, ".lora_up.weight": UP, ".alpha": ALPHA, ".lora_A.weight": DOWN, ".lora_B.weight": UP,
+    ".lora_A.default.weight": DOWN, ".lora_B.default.weight": UP, ".lora.down.weight": DOWN, ".lora.up.weight": UP,
+}  # fmt: skip
+_OTHER_KINDS = {
+    "dora_scale": "DoRA", "lora_magnitude": "DoRA", "lokr_": "LoKr", "hada_": "LoHa", "oft_": "OFT",
+    "lora_mid": "LoCon with a core", "glora": "GLoRA", "diff": "whole changes of weights",
+}  # fmt: skip
+PEFT_METADATA, PEFT_FILE = "lora_adapter_metadata", "adapter_model.safetensors"
+TRIGGER = "modelspec.trigger_phrase"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One module's change. `alpha` over the rank scales it; None is the rank, a scale of 1."""
+
+    down: Tensor  # (r, in), or (r, in, y, x) of a convolution
+    up: Tensor  # (out, r), or (out, r, 1, 1)
+    alpha: Tensor | None = None  # ()
+
+    @property
+    def rank(self) -> int:
+        return self.down.shape[0]
+
+    @property
+    def scale(self) -> float:
+        """What up @ down is multiplied by."""
+        return 1.0 if self.alpha is None else self.alpha.item() / self.rank
+
+    def change(self, weight: float, device: torch.device) -> Tensor:
+        """`weight` times the change (out, in * y * x), float32."""
+        down, up = (half.to(device, torch.float32).flatten(1) for half in (self.down, self.up))
+        return (up * (self.scale * weight)) @ down
+
+
+@dataclass(frozen=True)
+class Lora:
+    """What a file holds: pairs by our names of the modules, and what it says of itself."""
+
+    pairs: dict[str, Pair]
+    name: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)
+    form: str = "sote"  # whose names it was read in
+    digest: str = ""  # SHA-256 over the file without its header, in hex
+
+    @property
+    def trigger(self) -> list[str]:
+        """The words that call up what it was trained on."""
+        return [word.strip() for word in self.metadata.get(TRIGGER, "").split(",") if word.strip()]
+
+    @property
+    def ranks(self) -> list[int]:
+        """The different ranks, smallest first."""
+        return sorted({pair.rank for pair in self.pairs.values()})
+
+
+def read(path: str | Path) -> Lora:
+    """Opens a file, or the folder that PEFT saves.
+
+    UserError: not there, no safetensors, no LoRA or another kind of it, half a pair, shapes that do not meet, values not finite.
+    """
+    path = Path(path)
+    file = path / PEFT_FILE if path.is_dir() else path
+    if file.suffix not in ("", ".safetensors"):
+        raise UserError("lora", f"{file} is no safetensors file; take one")
+    try:
+        about = file.stat()
+    except OSError:
+        raise UserError("lora", f"{file} is not here; give the path of a safetensors file") from None
+    return _read(file, about.st_mtime_ns, about.st_size)
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path, changed: int, size: int) -> Lora:
+    opened = open_file(path)
+    source = str(path)
+    halves = _halves(opened.tensors, source)
+    settings = _peft_settings(path, opened.metadata)
+    pairs: dict[str, Pair] = {}
+    for name, group in halves.items():
+        names = lora_keys.parse(name, source)
+        for ours, pair in zip(names, _pairs(group, settings.alpha(name), len(names), f"{source}: {name}"), strict=True):
+            if ours in pairs:
+                raise UserError(source, f"changes {ours} twice, once as {name}; take a file of one form")
+            pairs[ours] = pair
+    folder = path.name == PEFT_FILE
+    return Lora(pairs, path.parent.name if folder else path.stem, opened.metadata, _form(opened.tensors), digest(path))
+
+
+def _halves(tensors: Mapping[str, Stored], source: str) -> dict[str, dict[str, Tensor]]:
+    """Loaded tensors by the file's own module names and by what they are. UserError: any other tensor."""
+    groups: dict[str, dict[str, Tensor]] = {}
+    for key, stored in tensors.items():
+        suffix = next((suffix for suffix in _SUFFIXES if key.endswith(suffix)), None)
+        if suffix is None:
+            kind = next((kind for mark, kind in _OTHER_KINDS.items() if mark in key), None)
+            what = f"which is of {kind}" if kind else "which no LoRA has"
+            raise UserError(source, f"holds {key[:160]!r}, {what}; only plain LoRA is read, lora_down and lora_up with alpha")
+        groups.setdefault(key.removesuffix(suffix), {})[_SUFFIXES[suffix]] = stored.load()
+    if not groups:
+        raise UserError(source, "is empty; take a LoRA")
+    return groups
+
+
+def _pairs(group: dict[str, Tensor], alpha: Tensor | None, count: int, source: str) -> list[Pair]:
+    """The pair of a module, or of `count` modules packed one below the other. UserError: it is not whole, or makes no sense."""
+    for half in (DOWN, UP):
+        if half not in group:
+            raise UserError(source, f"has no lora_{half}; the file is not whole, fetch it again")
+        if group[half].dim() not in (2, 4) or not group[half].is_floating_point():
+            raise UserError(source, f"lora_{half} has shape {tuple(group[half].shape)}; a pair has matrices of numbers")
+        if not group[half].isfinite().all():
+            raise UserError(source, f"lora_{half} has values that are not finite; its training failed, take an earlier one")
+    down, up, alpha = group[DOWN], group[UP], group.get(ALPHA, alpha)
+    if up[0].numel() != down.shape[0] or not down.shape[0] or up.shape[0] % count:
+        raise UserError(source, f"lora_up of shape {tuple(up.shape)} and lora_down of shape {tuple(down.shape)} do not meet in "
+                                "one rank; take a file that is whole")
+    if alpha is not None and (alpha.numel() != 1 or not alpha.isfinite().all()):
+        raise UserError(source, "alpha is not one number; take a file that is whole")
+    alpha = None if alpha is None else alpha.reshape(())
+    return [Pair(down, rows.contiguous(), alpha) for rows in up.chunk(count)]
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What PEFT writes of its scales outside of the tensors."""
+
+    usual: dict[str, float] = field(default_factory=dict)  # by what module names begin with
+    single: dict[str, float] = field(default_factory=dict)  # by what they end with
+
+    def alpha(self, name: str) -> Tensor | None:
+        own = max((key for key in self.single if name == key or name.endswith(f".{key}")), key=len, default=None)
+        if own is not None:
+            return torch.tensor(self.single[own])
+        return next((torch.tensor(alpha) for prefix, alpha in self.usual.items() if name.startswith(prefix)), None)
+
+
+def _peft_settings(path: Path, metadata: Mapping[str, str]) -> _Settings:
+    """From the file's header, or from adapter_config.json beside it. UserError: written, but unreadable."""
+    beside_it = path.parent / "adapter_config.json"
+    text = metadata.get(PEFT_METADATA)
+    if text is None and path.name == PEFT_FILE and beside_it.is_file():
+        text = beside_it.read_text()
+    try:
+        table = {} if text is None else json.loads(text)
+        settings = _Settings()
+        for key, value in table.items():
+            component, dot, word = key.rpartition(".")
+            if word == "lora_alpha":
+                settings.usual[component + dot] = float(value)
+            elif word == "alpha_pattern":
+                settings.single.update({component + dot + name: float(alpha) for name, alpha in value.items()})
+        return settings
+    except (ValueError, TypeError, AttributeError):
+        raise UserError(str(path), "says nothing that can be read of its lora_alpha; save it again with PEFT") from None
+
+
+def _form(tensors: Mapping[str, Stored]) -> str:
+    first = min(tensors)
+    if ".lora_A." in first or ".lora_B." in first:
+        return "peft"
+    return next((form for form, prefixes in lora_keys.PREFIXES.items() if first.startswith(tuple(prefixes.values()))), "other")
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of what follows the header, so that a change of words alone makes no other LoRA of it."""
+    with path.open("rb") as file:
+        file.seek(8 + int.from_bytes(file.read(8), "little"))
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save(lora: Lora, path: str | Path, form: str = "kohya") -> Path:
+    """Writes a file in one of lora_keys.FORMS, whole or not at all; tensors are kept bit by bit. UserError: no such form."""
+    tensors: dict[str, Stored] = {}
+    down, up = (".lora_A.weight", ".lora_B.weight") if form == "peft" else (".lora_down.weight", ".lora_up.weight")
+    for name, pair in lora.pairs.items():
+        theirs = lora_keys.written(name, form)
+        tensors |= {theirs + down: in_memory(pair.down), theirs + up: in_memory(pair.up)}
+        if form != "peft" and pair.alpha is not None:
+            tensors[f"{theirs}.alpha"] = in_memory(pair.alpha)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with beside(path) as temporary:
+        write_file(temporary, tensors, _header(lora, form))
+    return path
+
+
+def _header(lora: Lora, form: str) -> dict[str, str]:
+    """What the file says of itself: the ModelSpec's fields, kohya's two, and PEFT's settings."""
+    pairs = lora.pairs.values()
+    alphas = [pair.scale * pair.rank for pair in pairs]
+    said = {
+        "modelspec.sai_model_spec": "1.0.0", "modelspec.architecture": "stable-cascade/lora",
+        "modelspec.implementation": "https://github.com/Stability-AI/StableCascade", "modelspec.title": lora.name or "lora",
+        "modelspec.date": datetime.now(UTC).isoformat(timespec="seconds"), "ss_network_module": "networks.lora",
+        "ss_network_dim": str(lora.ranks[-1]), "ss_network_alpha": f"{alphas[0]:g}",
+    }  # fmt: skip
+    kept = {key: value for key, value in lora.metadata.items() if key != PEFT_METADATA}
+    peft = {PEFT_METADATA: json.dumps(_peft_table(lora))} if form == "peft" else {}
+    return {"format": "pt", **said, **kept, **peft}
+
+
+def _peft_table(lora: Lora) -> dict[str, Any]:
+    """Rank and alpha by component, with those of single modules where they differ."""
+    table: dict[str, Any] = {}
+    for part, prefix in lora_keys.PREFIXES["peft"].items():
+        own = {lora_keys.written(name, "peft").removeprefix(prefix): pair for name, pair in lora.pairs.items()
+               if name.startswith(f"{part}.")}  # fmt: skip
+        if own:
+            component = prefix.removesuffix(".")
+            alphas = {name: pair.scale * pair.rank for name, pair in own.items()}
+            first = next(iter(own.values()))
+            table |= {
+                f"{component}.r": first.rank, f"{component}.lora_alpha": next(iter(alphas.values())),
+                f"{component}.rank_pattern": {name: pair.rank for name, pair in own.items() if pair.rank != first.rank},
+                f"{component}.alpha_pattern": alphas, f"{component}.target_modules": sorted(own),
+            }  # fmt: skip
+    return table
