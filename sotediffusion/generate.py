@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from .conditioning import encode_pair
-from .diffusion.guidance import Rows, combine, plan_rows, repeat_guided
+from .diffusion.guidance import combine, plan_rows, repeat_guided
 from .diffusion.prediction import noise_of
 from .diffusion.samplers import SAMPLERS, Trajectory, advance, trajectory
 from .diffusion.schedule import SCHEDULES, alpha_sigma, grid
@@ -241,14 +241,14 @@ def step(cascade: Cascade, runs: Sequence[Run]) -> None:
     r = torch.stack([line.times[run.index] for run, line in zip(runs, lines, strict=True)]).to(x)
     noised = repeat_guided(x, rows)
     said = network(noised, repeat_guided(r, rows), _joined(runs, rows.guided))
-    a, b = _shares(runs, lines, rows, x.dim())
+    scales = torch.stack([line.scales[run.index] for run, line in zip(runs, lines, strict=True)])
     predicts = cascade.conventions.prediction_c if part == "stage_c" else cascade.conventions.prediction_b
-    eps = noise_of(said, noised, a, b, predicts)
+    eps = noise_of(said, noised, repeat_guided(scales, rows), predicts)
     unit = cascade.conventions.guidance_unit
     scale = torch.tensor([1 + (run.guidance - 1) * unit if run.guidance > 1 else run.guidance for run in runs])
     rescale = torch.tensor([run.request.rescale for run in runs])
     eps = combine(eps, rows, scale, rescale if rescale.any() else None)
-    _advance(runs, lines, x, eps)
+    _advance(runs, lines, x, eps, scales)
     for run in runs:
         if run.index == run.steps:
             if run.phase == run.last:
@@ -257,16 +257,8 @@ def step(cascade: Cascade, runs: Sequence[Run]) -> None:
                 start_decoder(cascade, run)
 
 
-def _shares(runs: Sequence[Run], lines: Sequence[Trajectory], rows: Rows, dimensions: int) -> tuple[Tensor, Tensor]:
-    """How much of each row of a forward is picture and how much is noise, to be broadcast against it."""
-    scales = torch.stack([line.scales[run.index] for run, line in zip(runs, lines, strict=True)])
-    a, b = repeat_guided(scales, rows).view(-1, 2, *[1] * (dimensions - 1)).unbind(1)
-    return a, b
-
-
-def _advance(runs: Sequence[Run], lines: Sequence[Trajectory], x: Tensor, eps: Tensor) -> None:
+def _advance(runs: Sequence[Run], lines: Sequence[Trajectory], x: Tensor, eps: Tensor, scales: Tensor) -> None:
     coefficients = torch.stack([line.coefficients[run.index] for run, line in zip(runs, lines, strict=True)])
-    scales = torch.stack([line.scales[run.index] for run, line in zip(runs, lines, strict=True)])
     shape = (1, *x.shape[1:])
     nothing = torch.zeros(shape, dtype=x.dtype, device=x.device)
     noise = [_noise(run, shape, x) if run.sampler in NOISY else nothing for run in runs]

@@ -46,7 +46,7 @@ def settings(*assignments, preset="card-base"):
 def test_a_step_takes_the_memory_that_was_foretold(assignments):
     own, load = settings(*assignments), plan.Load(100, (6, 5), 30.0)
     config = SIZES["miniature"]
-    hollow = {name: plan.fitted(name, shapes.build(name, getattr(config, name)), own) for name in plan.needed(own)}
+    hollow = {name: plan.fitted(name, shapes.build(name, getattr(config, name)), own) for name in own.train.parts}
     foretold = plan.footprint(hollow | plan.adapters(hollow, own), own, load, "cpu", 1)
     real = {name: plan.fitted(name, PARTS[name](getattr(config, name)), own) for name in ("stage_c", "text")}
     if own.lora.rank:

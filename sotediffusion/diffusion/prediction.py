@@ -11,9 +11,10 @@ from torch import Tensor
 PREDICTIONS = ("epsilon", "v")
 
 
-def noise_of(said: Tensor, x: Tensor, a: Tensor, b: Tensor, prediction: str) -> Tensor:
-    """Return eps for what a network `said` of x, all (B, ...), in float32 at least; a and b broadcast against them."""
+def noise_of(said: Tensor, x: Tensor, scales: Tensor, prediction: str) -> Tensor:
+    """Return eps for what a network `said` of x, all (B, ...), float32 at least from v; `scales` (B, 2) are each row's (a, b)."""
     if prediction == "epsilon":
         return said
     dtype = torch.promote_types(x.dtype, torch.float32)
-    return b.to(x.device, dtype) * x.to(dtype) + a.to(x.device, dtype) * said.to(dtype)
+    a, b = (column.view(-1, *[1] * (x.dim() - 1)) for column in scales.to(x.device, dtype).unbind(1))
+    return b * x.to(dtype) + a * said.to(dtype)

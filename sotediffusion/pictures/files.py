@@ -68,6 +68,15 @@ def beside(path: Path) -> Iterator[Path]:
             part.unlink()
 
 
+def sync_folder(folder: Path) -> None:
+    """Make names that were just given in a folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def refused(path: Path, error: OSError, field: str = "out") -> UserError:
     """What to tell of a disk that does not take a file."""
     return UserError(field, f"{path} cannot be written ({error.strerror}); free space or choose another place")

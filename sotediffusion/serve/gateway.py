@@ -1,7 +1,7 @@
 """The gateway: what every door asks of the server, each in its own words. It knows jobs, files and rules, and loads no torch."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -126,23 +126,10 @@ class Gateway:
             await self.watch.change(id, job.version, left)
         return job
 
-    async def draw(self, owner: str, ask: Ask, gone: Callable[[], Awaitable[bool]]) -> Job:
-        """Submit a job and wait for its end. Should `gone` say that the client has left, it is cancelled: ClientGone.
-
-        When the server ends first, the job stays in the queue: Closing.
-        """
-        job = await self.submit(owner, ask)
-        try:
-            while not (job := await self.wait(owner, job.id, TURN)).state.ended:
-                if self.closing.is_set():
-                    raise Closing
-                if await gone():
-                    raise ClientGone
-        except (ClientGone, asyncio.CancelledError):
-            if not self.closing.is_set():
-                self._threads.submit(self.store.cancel, job.id, owner)
-            raise
-        return job
+    def leave(self, owner: str, id: str) -> None:
+        """Cancel what nobody waits for any more, unless the server ends. In a thread: who was cancelled can wait for nothing."""
+        if not self.closing.is_set():
+            self._threads.submit(self.store.cancel, id, owner).add_done_callback(lambda _: self.wake())
 
     async def stream(self, owner: str, id: str, seen: int | None = None) -> AsyncIterator[tuple[Job, int | None]]:
         """The job and its place in the queue, at each change of either; the last one has ended.

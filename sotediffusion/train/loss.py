@@ -183,9 +183,10 @@ class DiffusionLoss:
         t, noise = draw(keys, tuple(x0.shape[1:]), own.noise_offset, own.pyramid)
         logsnr = log_snr(t, own.shift).float().to(x0.device)
         noise = noise.to(x0.device)
-        a, b = (value.float().view(-1, *[1] * (x0.ndim - 1)) for value in alpha_sigma(logsnr))
+        scales = torch.stack(alpha_sigma(logsnr), dim=1).float()
+        a, b = (share.view(-1, *[1] * (x0.ndim - 1)) for share in scales.unbind(1))
         noised = a * x0 + b * noise
-        predicted = noise_of(predict(noised, time_condition(logsnr).float()), noised, a, b, self.prediction)
+        predicted = noise_of(predict(noised, time_condition(logsnr).float()), noised, scales, self.prediction)
         error = DISTANCES[own.distance](predicted.float() - noise, own.huber)
         raw = (error if rows.mask is None else error * rows.mask.to(error)).flatten(1).mean(1)
         weight = self._weigh(logsnr, raw, rows.void)

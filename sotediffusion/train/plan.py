@@ -133,7 +133,7 @@ def fit(plan: Plan, name: str) -> Machine:
 
 def plan(settings: Settings, configs: dict[str, Any], load: Load, device: str = "cuda", ranks: int = 1) -> Plan:
     """Reckon a run of `settings` over `ranks` processes on parts with these configs, by name. UserError: no such part."""
-    wanted = needed(settings)
+    wanted = settings.train.parts
     missing = next((name for name in wanted if name not in configs), None)
     if missing:
         raise UserError("model", f"it has no {missing}, which this run needs; give a whole model, or --size")
@@ -154,14 +154,9 @@ def plan(settings: Settings, configs: dict[str, Any], load: Load, device: str = 
                 saved * whole * DTYPES[settings.save.dtype].itemsize, round(load.samples * load.mean * 16 * 2))  # fmt: skip
 
 
-def needed(settings: Settings) -> tuple[str, ...]:
-    """Parts that are on the device."""
-    return ("stage_c", "text", "effnet") if settings.train.part == "stage_c" else ("stage_b", "text", "effnet", "stage_a")
-
-
 def fitted(name: str, network: nn.Module, settings: Settings) -> nn.Module:
     """A network as a run has it: what moves in its own type, the rest as it is used."""
-    learns = {settings.train.part: settings.train.lr, "text": settings.train.text_lr}.get(name, 0) > 0
+    learns = settings.train.rates.get(name, 0) > 0
     trained = learns and not settings.beside
     frozen = "float32" if name == "effnet" else settings.precision.frozen
     network.to(DTYPES[settings.precision.weights if trained else frozen]).requires_grad_(trained)
@@ -175,7 +170,7 @@ def adapters(networks: dict[str, nn.Module], settings: Settings) -> dict[str, nn
     """What is trained beside these networks, a LoRA or a word; nothing where the weights themselves are trained."""
     if settings.embedding.vectors:
         return {"text word": _word(networks["text"], settings.embedding.vectors)}
-    rates = {"stage_c": settings.train.lr, "text": settings.train.text_lr} if settings.lora.rank else {}
+    rates = settings.train.rates if settings.lora.rank else {}
     with torch.device("meta"):
         return {f"{part} lora": Adapters(part, networks[part], settings.lora) for part, lr in rates.items() if lr}
 

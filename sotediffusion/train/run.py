@@ -102,14 +102,14 @@ def open_model(order: Order, ranks: Ranks) -> Cascade:
     if cascade.effnet is None:
         raise UserError("model", "has no EffNet encoder to make latents with; add effnet_encoder.safetensors by --effnet")
     _check_scale(settings, cascade.conventions)
-    rates = {settings.train.part: settings.train.lr, "text": settings.train.text_lr}
+    rates = settings.train.rates
     for name, network in cascade.parts().items():
         learns = rates.get(name, 0) > 0
         trained = learns and not settings.beside
         network.requires_grad_(trained)
         if trained:
             network.to(DTYPES[settings.precision.weights])
-        elif name in needed(settings):
+        elif name in settings.train.parts:
             kind = torch.float32 if name == "effnet" else DTYPES[settings.precision.frozen]
             network.to(device, kind)
         elif not ranks.first:  # which alone saves models
@@ -118,11 +118,6 @@ def open_model(order: Order, ranks: Ranks) -> Cascade:
             set_dropout(network, settings.train.dropout)
         spare(network, settings.memory)
     return cascade
-
-
-def needed(settings: Settings) -> tuple[str, ...]:
-    """Parts that a step runs."""
-    return ("stage_c", "text", "effnet") if settings.train.part == "stage_c" else ("stage_b", "text", "effnet", "stage_a")
 
 
 def makers(cascade: Cascade, settings: Settings) -> Makers:
@@ -152,8 +147,7 @@ def recipe_of(cascade: Cascade, settings: Settings, stream: Stream) -> Any:
     """The recipe of the part that is trained."""
     conventions = conventions_of(cascade, settings)
     if settings.lora.rank:
-        rates = {"stage_c": settings.train.lr, "text": settings.train.text_lr}
-        adapters = adapters_of(cascade, settings.lora, rates, settings.train.seed)
+        adapters = adapters_of(cascade, settings.lora, settings.train.rates, settings.train.seed)
         return LoraC(cascade, adapters, stream, settings.objective, conventions)
     if settings.embedding.vectors:
         words = Words(cascade.text, cascade.tokenizer, settings.name, settings.embedding)
@@ -167,14 +161,13 @@ def recipe_of(cascade: Cascade, settings: Settings, stream: Stream) -> Any:
 def options_of(order: Order, epoch: int) -> Options:
     """The loop's options for epochs of `epoch` images."""
     settings, own = order.settings, order.settings.train
-    rates = {"text": own.text_lr, own.part: own.lr}
     return Options(
         images=length(own, epoch), batch=own.batch, lr=own.lr or own.text_lr, minutes=own.minutes or float("inf"), seed=own.seed,
         decay=settings.optimizer.decay, clip=own.clip, ema=own.ema, schedule=schedule_of(settings, epoch),
         save_minutes=settings.save.state_minutes, keep=settings.save.states, report_seconds=settings.save.report_seconds,
         device=order.device,
         bf16=settings.precision.compute == "bfloat16", optimizer=settings.optimizer.kind, arguments=settings.optimizer.arguments,
-        rates={name: lr for name, lr in rates.items() if lr}, stepping=stepping_of(settings),
+        rates={name: lr for name, lr in own.rates.items() if lr}, stepping=stepping_of(settings),
         ema_on_host=settings.memory.average == "host", average_file=False, dry=DRY_STEPS if order.dry else 0,
         kept_casts=not settings.memory.recompute,
     )  # fmt: skip

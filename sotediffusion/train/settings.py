@@ -40,6 +40,16 @@ class Training:
     ema: float = 0  # half-life in images of the averaged weights, which are what is saved; 0 keeps no averages
     dropout: float | None = None  # of the network; none is its own
 
+    @property
+    def rates(self) -> dict[str, float]:
+        """The learning rate of each part that may learn, 0 where it does not."""
+        return {"text": self.text_lr, self.part: self.lr}
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts that a step runs."""
+        return ("stage_c", "text", "effnet") if self.part == "stage_c" else ("stage_b", "text", "effnet", "stage_a")
+
 
 @dataclass(frozen=True)
 class OptimizerSettings:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..config import plain
 from ..names import unknown
+from ..pictures.files import sync_folder
 from ..types import UserError
 from . import licences
 from .bundle import Bundle
@@ -42,7 +43,7 @@ def write(bundle: Bundle, path: Path, format: str, over: bool = False) -> list[s
             if (path.parent / target).exists():
                 os.replace(path.parent / target, temporary / f"old-{target}")
             os.replace(temporary / target, path.parent / target)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     return [name for name in bundle.parts if name not in kept]
 
 
@@ -85,14 +86,6 @@ def _write_one(bundle: Bundle, path: Path, content: Weights | bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _prediction(bundle: Bundle, parts: tuple[str, ...]) -> str:

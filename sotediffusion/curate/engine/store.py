@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.ipc as ipc
 
-from sotediffusion.pictures.files import beside
+from sotediffusion.pictures.files import beside, sync_folder
 from sotediffusion.types import UserError
 
 SCHEME = "://"
@@ -129,13 +129,4 @@ def _write_synced(path: str, content: bytes | pa.Buffer) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    _sync_folder(os.path.dirname(path))
-
-
-def _sync_folder(folder: str) -> None:
-    """Make the new name itself survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_folder(Path(path).parent)

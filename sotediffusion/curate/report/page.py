@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from sotediffusion.curate.compose.rules import RulesSettings
@@ -19,7 +18,7 @@ from sotediffusion.curate.inference.score import column_of
 from sotediffusion.curate.report import plots, samples, stats
 from sotediffusion.curate.report.samples import Sheet, Shown
 from sotediffusion.curate.report.stats import CardTable, Catalogue, Line
-from sotediffusion.curate.report.thumbnails import Thumbnails, csp_hash
+from sotediffusion.curate.report.thumbnails import Thumbnails, sealed
 
 HERE = Path(__file__).parent.parent / "page"
 MOST_TAGS = 40  # of each group
@@ -94,12 +93,7 @@ def card_tables(catalogue: Catalogue, compose: ComposeSettings, rules: RulesSett
 
 def render(facts: Facts) -> str:
     """The page."""
-    style = (HERE / "report.css").read_text(encoding="utf-8")
-    loader = FileSystemLoader(HERE)
-    page = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page.globals |= {"meter": plots.meter, "share": plots.share, "short": plots.short}
-    text: str = page.get_template("report.html").render(facts=facts, style=Markup(style), digest=csp_hash(style))
-    return text
+    return sealed(HERE, "report", facts, meter=plots.meter, share=plots.share, short=plots.short)
 
 
 def _score_plots(catalogue: Catalogue, compose: ComposeSettings) -> Any:

@@ -1,18 +1,34 @@
-"""What the HTML pages have in common: small pictures inside, and the hashes by which a page allows its own style and script."""
+"""What the HTML pages have in common: small pictures inside, and how a page allows its own style and script and nothing else."""
 
 import base64
 import hashlib
 from collections.abc import Callable
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from PIL import Image
 
 SIDE = 220  # px, a thumbnail's longer side
 
 See = Callable[[str], "np.ndarray[Any, Any]"]  # path in the catalogue -> RGB uint8 (H, W, 3)
 Vouch = Callable[[str, "np.ndarray[Any, Any]"], bool]  # of a picture that was not tagged: path, pixels -> may it be shown
+
+
+def sealed(folder: Path, name: str, facts: Any, **known: Any) -> str:
+    """The page of the template NAME.html with the style of NAME.css in it: text escaped, nothing fetched, no script run.
+
+    The template is given `facts`, what else is `known`, and `style` and its `digest` for the content security policy.
+    """
+    style = (folder / f"{name}.css").read_text(encoding="utf-8")
+    page = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+                       lstrip_blocks=True)  # fmt: skip
+    page.globals |= known
+    text: str = page.get_template(f"{name}.html").render(facts=facts, style=Markup(style), digest=csp_hash(style))
+    return text
 
 
 def csp_hash(text: str) -> str:

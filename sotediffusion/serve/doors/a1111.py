@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from sotediffusion.serve.doors.a1111_lists import CONSTANT, answers, options, png_info
 from sotediffusion.serve.doors.a1111_orders import ORIGIN, DrawForm, ask_of, model_of, progress_of, reply_of, start_of
+from sotediffusion.serve.doors.attended import awaited
 from sotediffusion.serve.doors.endings import ending
 from sotediffusion.serve.doors.forms import Form, as_text, faults, picture_in, read, schema
 from sotediffusion.serve.gateway import Ask, Gateway, NoSuch
@@ -95,7 +96,8 @@ class Doors:
 
     async def _draw(self, http: Http, caller: Caller, form: DrawForm, body: dict[str, Any], ask: Ask) -> Response:
         format = form.format
-        job = await self.gateway.draw(caller.owner, ask, http.is_disconnected)
+        job = await self.gateway.submit(caller.owner, ask)
+        job = await awaited(self.gateway, caller.owner, job.id, http.is_disconnected)
         trouble = ending(job)
         if trouble is not None and job.state != JobState.CANCELLED:
             raise Problem(trouble)

@@ -1,13 +1,9 @@
 """A job that lives as long as somebody waits for it: when the client hangs up, what it asked for is cancelled."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 
-from sotediffusion.serve.gateway import TURN, ClientGone, Gateway, NoSuch
-from sotediffusion.serve.storage.jobs import Job, StoreDown
-
-_leaving: set[asyncio.Task[None]] = set()  # or they would be collected before they are done
+from sotediffusion.serve.gateway import TURN, ClientGone, Closing, Gateway
+from sotediffusion.serve.storage.jobs import Job
 
 
 async def attended(gateway: Gateway, owner: str, id: str) -> AsyncIterator[Job]:
@@ -19,33 +15,24 @@ async def attended(gateway: Gateway, owner: str, id: str) -> AsyncIterator[Job]:
             yield job
     finally:
         if not ended:
-            _leave(gateway, owner, id)
+            gateway.leave(owner, id)
 
 
 async def awaited(gateway: Gateway, owner: str, id: str, gone: Callable[[], Awaitable[bool]]) -> Job:
-    """The job when it has ended. Should `gone` say that the client has left, it is cancelled: ClientGone."""
+    """The job when it has ended. Should `gone` say that the client has left, it is cancelled: ClientGone.
+
+    When the server ends first, the job stays in the queue: Closing.
+    """
     ended = False
     try:
-        while True:
+        while not ended:
             job = await gateway.wait(owner, id, TURN)
             ended = job.state.ended
-            if ended:
-                return job
-            if await gone():
+            if not ended and gateway.closing.is_set():
+                raise Closing
+            if not ended and await gone():
                 raise ClientGone
+        return job
     finally:
         if not ended:
-            _leave(gateway, owner, id)
-
-
-def _leave(gateway: Gateway, owner: str, id: str) -> None:
-    """In a task of its own, for whoever was cancelled itself can wait for nothing any more."""
-    if not gateway.closing.is_set():
-        task = asyncio.create_task(_cancel(gateway, owner, id))
-        _leaving.add(task)
-        task.add_done_callback(_leaving.discard)
-
-
-async def _cancel(gateway: Gateway, owner: str, id: str) -> None:
-    with suppress(NoSuch, StoreDown):
-        await gateway.cancel(owner, id)
+            gateway.leave(owner, id)

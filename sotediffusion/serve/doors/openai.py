@@ -13,7 +13,7 @@ from fastapi import Request as Http
 from fastapi.responses import JSONResponse, Response
 from pydantic import AliasChoices, Field
 
-from sotediffusion.serve.doors.attended import attended
+from sotediffusion.serve.doors.attended import attended, awaited
 from sotediffusion.serve.doors.endings import ending
 from sotediffusion.serve.doors.forms import Form, as_text, read, schema
 from sotediffusion.serve.events import event_stream, sse
@@ -188,11 +188,11 @@ def router(gateway: Gateway) -> APIRouter:
         if form.model is not None:
             _known(gateway, form.model)
         ask = ask_of(form, http.headers.get("idempotency-key"))
+        job = await gateway.submit(caller.owner, ask)
         if form.stream:
-            job = await gateway.submit(caller.owner, ask)
             events = stream_of(gateway, attended(gateway, caller.owner, job.id), form)
             return event_stream(events, closing=gateway.closing)
-        job = await gateway.draw(caller.owner, ask, http.is_disconnected)
+        job = await awaited(gateway, caller.owner, job.id, http.is_disconnected)
         if trouble := ending(job):
             raise Problem(trouble)
         return JSONResponse(await answer(gateway, job, form, str(http.base_url).rstrip("/")))

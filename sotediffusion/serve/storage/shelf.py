@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sotediffusion.names import unknown
-from sotediffusion.pictures.files import beside, refused
+from sotediffusion.pictures.files import beside, refused, sync_folder
 from sotediffusion.serve.storage.database import masked
 from sotediffusion.types import UserError
 
@@ -172,12 +172,4 @@ def _write_to_disk(path: Path, content: bytes, durable: bool) -> None:
             os.fsync(file.fileno())
     if durable:
         for folder in path.parents[:3]:  # the job's, its shard, the root: all of them may be new
-            _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+            sync_folder(folder)

@@ -5,10 +5,6 @@ two thirds to four thirds of the size that Stage C's latents stand for. The refe
 batch; here pictures are reduced without aliasing and each sample has a size of its own, so that it is the same in any batch.
 """
 
-from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,22 +17,21 @@ from sotediffusion.models.text import TextTower
 from sotediffusion.train.data import Batch, pixels
 from sotediffusion.train.loop import Source
 from sotediffusion.train.loss import DROP_STREAM, DiffusionLoss, Objective, generator
-from sotediffusion.train.recipes.base import Recipe
-from sotediffusion.train.recipes.finetune_c import check_conventions, rows_of, told
+from sotediffusion.train.recipes.finetune import Finetune
+from sotediffusion.train.recipes.finetune_c import rows_of, told
 
 KEEP = 0.9  # share of samples that see their EffNet latents; the others see zeros
 SMALLEST, LARGEST = 2 / 3, 4 / 3  # of the size that EffNet sees for Stage C
 CELL = 32  # px that EffNet sees in a latent cell
 
 
-class FinetuneB(Recipe):
+class FinetuneB(Finetune):
     """Trains `stage_b`; `text`, `effnet` and `stage_a` are only used."""
 
     def __init__(self, stage_b: StageB, frozen: dict[str, nn.Module], source: Source, objective: Objective,
                  conventions: Conventions):  # fmt: skip
-        super().__init__({"stage_b": stage_b}, source)
+        super().__init__({"stage_b": stage_b}, source, DiffusionLoss(objective, conventions.prediction_b), conventions)
         self.frozen, self.patch = frozen, stage_b.config.patch
-        self.conventions, self.diffusion = conventions, DiffusionLoss(objective, conventions.prediction_b)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """The diffusion loss given EffNet latents and pooled captions."""
@@ -65,19 +60,6 @@ class FinetuneB(Recipe):
             latent = resize(effnet(small.to(weight)).permute(0, 2, 3, 1), cells).permute(0, 3, 1, 2).float()
             seen.append(latent if kept else torch.zeros_like(latent))
         return torch.cat(seen)
-
-    def conclude(self, join: Callable[[Tensor], Tensor]) -> None:
-        """The loss's."""
-        self.diffusion.conclude(join)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The loss's, and what the weights are trained to expect."""
-        return {"loss": self.diffusion.state_dict(), "conventions": asdict(self.conventions)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from it. UserError: the weights were trained to expect something else."""
-        check_conventions(state["conventions"], self.conventions)
-        self.diffusion.load_state_dict(state["loss"])
 
 
 def _stage_a(network: nn.Module, picture: Tensor) -> Tensor:

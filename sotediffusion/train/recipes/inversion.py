@@ -8,8 +8,7 @@ from sotediffusion.models.cascade import Cascade, Conventions
 from sotediffusion.train.data import Batch
 from sotediffusion.train.inversion import Words
 from sotediffusion.train.loop import Source
-from sotediffusion.train.loss import DiffusionLoss, Objective
-from sotediffusion.train.recipes.base import Recipe
+from sotediffusion.train.loss import Objective
 from sotediffusion.train.recipes.finetune_c import FinetuneC
 
 
@@ -17,10 +16,8 @@ class Inversion(FinetuneC):
     """The loss of fine-tuning on captions that begin with the word."""
 
     def __init__(self, cascade: Cascade, words: Words, source: Source, objective: Objective, conventions: Conventions):
-        Recipe.__init__(self, {"text": words}, source)
+        super().__init__(cascade.stage_c, cascade.text, source, objective, conventions, {"text": words})
         self.words = words
-        self.stage_c, self.text = cascade.stage_c, cascade.text
-        self.conventions, self.diffusion = conventions, DiffusionLoss(objective, conventions.prediction_c)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """The diffusion loss given the captions with the word."""

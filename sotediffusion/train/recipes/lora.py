@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from sotediffusion.models.cascade import Cascade, Conventions
 from sotediffusion.train.adapters import Adapters, LoraSettings
 from sotediffusion.train.loop import Source
-from sotediffusion.train.loss import DiffusionLoss, Objective
-from sotediffusion.train.recipes.base import Recipe
+from sotediffusion.train.loss import Objective
 from sotediffusion.train.recipes.finetune_c import FinetuneC
 
 
@@ -15,10 +14,8 @@ class LoraC(FinetuneC):
 
     def __init__(self, cascade: Cascade, adapters: Mapping[str, Adapters], source: Source, objective: Objective,
                  conventions: Conventions):  # fmt: skip
-        Recipe.__init__(self, adapters, source)
+        super().__init__(cascade.stage_c, cascade.text, source, objective, conventions, adapters)
         self.adapters = dict(adapters)
-        self.stage_c, self.text = cascade.stage_c, cascade.text
-        self.conventions, self.diffusion = conventions, DiffusionLoss(objective, conventions.prediction_c)
 
 
 def adapters_of(cascade: Cascade, settings: LoraSettings, rates: Mapping[str, float], seed: int) -> dict[str, Adapters]:

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from sotediffusion.curate.report.thumbnails import Thumbnails, csp_hash
+from sotediffusion.curate.report.thumbnails import Thumbnails, sealed
 from sotediffusion.pictures.files import read_settings
 from sotediffusion.train.report.curves import Curve, plot, short, smoothed
 from sotediffusion.train.report.reading import LOSS_AT, Seen
@@ -53,11 +52,7 @@ def gather(seen: Seen) -> Facts:
 
 def render(facts: Facts) -> str:
     """The page."""
-    style = (HERE / "run.css").read_text(encoding="utf-8")
-    page = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-                       lstrip_blocks=True)  # fmt: skip
-    text: str = page.get_template("run.html").render(facts=facts, style=Markup(style), digest=csp_hash(style), short=short)
-    return text
+    return sealed(HERE, "run", facts, short=short)
 
 
 def _numbers(seen: Seen) -> list[tuple[str, str]]:
