@@ -358,3 +358,23 @@ def test_interrupted_it_keeps_the_finished_pictures_whole(model, tmp_path):
     files = sorted((tmp_path / "out").iterdir())
     assert len(files) == len(out.splitlines()) >= 2
     assert all(read_settings(path)["prompt"] == "a cat" and Image.open(path).load() for path in files)
+
+
+@pytest.mark.parametrize(
+    ("missing", "arguments", "extra"),
+    [
+        ("uvicorn", ["serve"], "serve"),
+        ("sqlalchemy", ["serve", "keys", "list"], "serve"),
+        ("pyarrow", ["curate", "run", "here", "--out", "there"], "curate"),
+        ("pyarrow", ["train", "plan", "card-base", "--data", "here", "--model", "miniature"], "train"),
+        ("skia", ["miniature", "draw", "out", "--count", "1"], "train"),
+    ],
+)
+def test_an_extra_that_is_not_installed_is_named_with_how_to_get_it(missing, arguments, extra, tmp_path):
+    code = f"import sys; sys.modules[{missing!r}] = None; from sotediffusion.cli.main import main; main({arguments!r})"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    (tmp_path / "here").mkdir()
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    told = run.stderr.strip().splitlines()[-1]
+    assert run.returncode == 2 and f"sote: {arguments[0]}: {missing} is not installed" in told
+    assert f"pip install 'sotediffusion[{extra}]'" in told and f"-e '.[{extra}]'" in told

@@ -20,8 +20,11 @@ AREAS = {
     "miniature": ("sotediffusion.cli.miniature", "group", "Draw the small world that the embedded model was trained on."),
     "curate": ("sotediffusion.cli.curate", "group", "Turn a pile of pictures into a training catalogue."),
     "train": ("sotediffusion.cli.train", "group", "Train a cascade, or a part of it."),
-    "serve": ("sotediffusion.cli.serve", "group", "Look after a server."),
+    "serve": ("sotediffusion.cli.serve", "group", "Serve models: a queue, a page and the APIs of others."),
 }
+
+# What an area needs beyond the core; the others need nothing.
+EXTRAS = {"miniature": "train", "curate": "curate", "train": "train", "serve": "serve"}
 
 
 class Areas(click.Group):
@@ -36,6 +39,17 @@ class Areas(click.Group):
         module, name, _ = AREAS[cmd_name]
         command: click.Command = getattr(import_module(module), name)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it; a library of an extra that is not there is the user's to install, any other is a fault of ours."""
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            extra, missing = EXTRAS.get(ctx.invoked_subcommand or ""), (error.name or "").partition(".")[0]
+            if extra is None or missing in ("", "sotediffusion"):
+                raise
+            told = f"{missing} is not installed; pip install 'sotediffusion[{extra}]', or -e '.[{extra}]' in a clone"
+            raise UserError(str(ctx.invoked_subcommand), told) from None
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in AREAS and not args[0].startswith("-"):

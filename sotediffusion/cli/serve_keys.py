@@ -28,13 +28,9 @@ def keys() -> None:
 
 
 def _store(data: Path | None) -> "KeyStore":
-    from sotediffusion.types import UserError
+    from sotediffusion.serve.storage.database import Database
+    from sotediffusion.serve.storage.keys import KeyStore
 
-    try:
-        from sotediffusion.serve.storage.database import Database
-        from sotediffusion.serve.storage.keys import KeyStore
-    except ModuleNotFoundError as error:
-        raise UserError("serve", f"{error.name} is not installed; pip install 'sotediffusion[serve]'") from None
     return KeyStore(Database(jobs_place(data)))
 
 
