@@ -14,6 +14,8 @@ LINES = "lines"  # the lock under which lines are made
 
 _TRIES = 8  # lines looked into before giving up: their jobs may all be in others' hands just now
 
+# Asked by a model, which all jobs have, they are counted in their own index: SQLite else may take that of all who wait.
+_SUSPECTS = sa.and_(SUSPECT, jobs.c.model > "")
 _HEAD = sa.select(sa.func.min(jobs.c.place)).where(jobs.c.line == lines.c.id, IN_LINE).scalar_subquery()
 
 
@@ -30,8 +32,7 @@ def line_of(connection: sa.Connection, owner: str, model: str, priority: int) ->
 
 def length(connection: sa.Connection, owner: str | None = None, models: Collection[str] = ()) -> int:
     """How many jobs wait: of all, or of this owner, or for these models."""
-    # Asked by a model, which all jobs have, suspects are counted in their own index, not in that of all who wait.
-    line, suspects = sa.select(sa.func.sum(lines.c.waiting)), sa.select(sa.func.count()).where(SUSPECT, jobs.c.model > "")
+    line, suspects = sa.select(sa.func.sum(lines.c.waiting)), sa.select(sa.func.count()).where(_SUSPECTS)
     if owner is not None:
         line, suspects = line.where(lines.c.owner == owner), suspects.where(jobs.c.owner == owner)
     if models:
@@ -108,10 +109,10 @@ def ahead_of(connection: sa.Connection, id: str) -> int | None:
         return None
     earlier = jobs.c.place < job.place
     if job.alone:
-        return _count(connection, SUSPECT, earlier)
+        return _count(connection, _SUSPECTS, earlier)
     own = sa.select(lines.c.id).where(lines.c.owner == job.owner, lines.c.priority == job.priority)
     mine = _count(connection, IN_LINE, earlier, jobs.c.line.in_(own))
-    return _count(connection, SUSPECT) + _turns_before(_crowd(connection), job.owner, job.priority, mine)
+    return _count(connection, _SUSPECTS) + _turns_before(_crowd(connection), job.owner, job.priority, mine)
 
 
 def reorder(connection: sa.Connection, id: str, owner: str, before: str | None) -> bool:
