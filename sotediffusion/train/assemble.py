@@ -19,8 +19,7 @@ from sotediffusion.weights.store import save_cascade
 GUIDANCE_UNIT = 0.05
 
 RUNS = {
-    "text": "stage-c", "stage_c": "stage-c", "stage_b": "stage-b", "stage_a": "stage-a",
-    "effnet": "effnet", "previewer": "effnet",
+    "text": "text", "stage_c": "stage-c", "stage_b": "stage-b", "stage_a": "stage-a", "effnet": "effnet", "previewer": "effnet",
 }
 
 

@@ -166,15 +166,23 @@ class Captions:
             tags = tags[:-1]
         return result
 
-    def encode(self, tags: list[dict[str, list[str]]], keys: list[Key]) -> tuple[Tensor, Tensor]:
-        """Token ids (B, L) and mask (B, L), false on padding: the chunk that drawing makes of the same text."""
-        tokens = torch.full((len(keys), self.length), self.tokenizer.pad)
-        mask = torch.zeros(len(keys), self.length, dtype=torch.bool)
-        for row, (groups, key) in enumerate(zip(tags, keys, strict=True)):
-            ids = [self.tokenizer.bos, *self.ids(compose(groups, key, self.captioning)), self.tokenizer.eos]
+    def compose(self, tags: list[dict[str, list[str]]], keys: list[Key]) -> list[list[str]]:
+        """The tags of each caption, in order."""
+        return [compose(groups, key, self.captioning) for groups, key in zip(tags, keys, strict=True)]
+
+    def tokens(self, captions: list[list[str]]) -> tuple[Tensor, Tensor]:
+        """Token ids and mask (B, L), false on padding, L of the longest: the chunk that drawing makes of the same texts."""
+        rows = [[self.tokenizer.bos, *self.ids(tags), self.tokenizer.eos] for tags in captions]
+        tokens = torch.full((len(rows), max(map(len, rows))), self.tokenizer.pad)
+        mask = torch.zeros(tokens.shape, dtype=torch.bool)
+        for row, ids in enumerate(rows):
             tokens[row, : len(ids)] = torch.tensor(ids)
             mask[row, : len(ids)] = True
         return tokens, mask
+
+    def encode(self, tags: list[dict[str, list[str]]], keys: list[Key]) -> tuple[Tensor, Tensor]:
+        """`tokens` of captions composed of these tags."""
+        return self.tokens(self.compose(tags, keys))
 
 
 def make_tokenizer(folder: Folder, size: int, path: Path) -> FolderTokenizer:

@@ -69,30 +69,32 @@ def _stage_a(place: Place, progress: Progress) -> tuple[Recipe, Options]:
 
 def _text(place: Place, progress: Progress) -> tuple[Recipe, Options]:
     tokenizer = trained_tokenizer(place)
-    source = Folder(place.data, {"effnet": _effnet_latents(place, progress)})
+    source = Folder(place.data, {})
     config = with_tokenizer(SIZES[place.size], tokenizer)
-    captions = Captions(tokenizer, config.text.positions, Captioning(dropout=0))
-    return text.TextRecipe(config, source, captions), text.DEFAULTS
+    tags = sorted({tag for entry in source.entries for some in entry.tags.values() for tag in some})
+    return text.TextRecipe(config, source, Captions(tokenizer, config.text.positions, Captioning(dropout=0)), tags), text.DEFAULTS
 
 
 def _stage_c(place: Place, progress: Progress) -> tuple[Recipe, Options]:
     tokenizer = trained_tokenizer(place)
+    config, tower = _tower(place, tokenizer)
     source = Folder(place.data, {"effnet": _effnet_latents(place, progress)})
-    config = with_tokenizer(SIZES[place.size], tokenizer)
-    tower = TextTower(config.text)
-    read_part(place.out / "text", "text", tower)
-    captions = Captions(tokenizer, config.text.positions)
-    return stage_c.StageCRecipe(config, source, captions, tower), stage_c.DEFAULTS
+    return stage_c.StageCRecipe(config, source, Captions(tokenizer, config.text.positions), tower), stage_c.DEFAULTS
 
 
 def _stage_b(place: Place, progress: Progress) -> tuple[Recipe, Options]:
     tokenizer = trained_tokenizer(place)
+    config, tower = _tower(place, tokenizer)
+    source = Folder(place.data, {"effnet": _effnet_latents(place, progress), "stage_a": _stage_a_latents(place, progress)})
+    recipe = stage_b.StageBRecipe(config, source, Captions(tokenizer, config.text.positions), tower)
+    return recipe, stage_b.DEFAULTS
+
+
+def _tower(place: Place, tokenizer: FolderTokenizer) -> tuple[CascadeConfig, TextTower]:
     config = with_tokenizer(SIZES[place.size], tokenizer)
     tower = TextTower(config.text)
-    read_part(place.out / "stage-c", "text", tower)
-    source = Folder(place.data, {"effnet": _effnet_latents(place, progress), "stage_a": _stage_a_latents(place, progress)})
-    recipe = stage_b.StageBRecipe(config, source, Captions(tokenizer, config.text.positions), tower.to(place.device))
-    return recipe, stage_b.DEFAULTS
+    read_part(place.out / "text", "text", tower)
+    return config, tower.to(place.device)
 
 
 def _judge(place: Place, progress: Progress) -> tuple[Recipe, Options]:

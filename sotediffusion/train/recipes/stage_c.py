@@ -1,8 +1,9 @@
-"""Stage C from scratch and its text tower with it: from a caption to EffNet's latents of the picture."""
+"""Stage C from scratch on the frozen text tower: from a caption to EffNet's latents of the picture."""
 
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sotediffusion.models.cascade import CascadeConfig
@@ -19,21 +20,21 @@ PREDICTION = "v"  # at this size, saying the noise left the first steps, and wit
 
 
 class StageCRecipe(Recipe):
-    """Trains `stage_c` and `text` on cached latents; captions are composed as they are read."""
+    """Trains `stage_c` on cached latents; captions are composed as they are read."""
 
     def __init__(self, config: CascadeConfig, source: Source, captions: Captions, text: TextTower,
                  objective: Objective = Objective("x0", most=3000.0)):
         stage_c = StageC(config.stage_c)
         stage_c.init_weights()
         no_dropout(stage_c)
-        text.train().requires_grad_()
-        super().__init__({"stage_c": stage_c, "text": text}, source)
-        self.captions, self.diffusion = captions, DiffusionLoss(objective, PREDICTION)
+        super().__init__({"stage_c": stage_c}, source)
+        self.captions, self.text, self.diffusion = captions, text, DiffusionLoss(objective, PREDICTION)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """The diffusion loss given the captions."""
         tokens, mask = (x.to(self.device) for x in self.captions.encode(batch.tags, batch.keys))
-        hidden, pooled = self.modules["text"](tokens, mask)
+        with torch.no_grad():
+            hidden, pooled = self.text(tokens, mask)
         cond = self.modules["stage_c"].condition(hidden, pooled[:, None])
         latents = batch.fields["effnet"].to(self.device).float()
         return self.diffusion(lambda x, r: self.modules["stage_c"](x, r, cond), latents, batch.keys)
