@@ -68,7 +68,7 @@ class TextRecipe(Recipe):
         attended, pooled = self.modules["reader"](*self.modules["text"](tokens, mask), mask)
         losses = [F.binary_cross_entropy_with_logits(x, truth, reduction="sum") / len(truth) for x in (attended, pooled)]
         told = {"wrong by tokens": attended, "wrong by pooled": pooled}
-        return sum(losses) / 2, {name: ((x > 0) != truth).sum(1).float().mean().item() for name, x in told.items()}
+        return torch.stack(losses).mean(), {name: ((x > 0) != truth).sum(1).float().mean().item() for name, x in told.items()}
 
     def weights(self, averages: dict[str, Tensor]) -> dict[str, Tensor]:
         """The tower's."""
