@@ -79,6 +79,25 @@ def test_a_further_column_leaves_the_reasons_alone_unless_it_drops_something(tmp
     assert {row["reason"] for row in by_path(tmp_path).values()} == {"too short: 5", "too short: 17"}
 
 
+def test_a_catalogue_whose_commit_was_killed_before_its_last_tag_is_read_and_gone_on_with(tmp_path):
+    write(tmp_path, texts(3))
+    curate(tmp_path)
+    catalogue.read(tmp_path / "cat").tags.delete(catalogue.LATEST)
+    assert len(by_path(tmp_path)) == 3
+    write(tmp_path, {3: "picture 3 of many", 4: "picture 4 of many"})
+    _, version = curate(tmp_path)
+    assert version.name == "v2" and len(by_path(tmp_path)) == 5 and len(by_path(tmp_path, "v1")) == 3
+
+
+def test_the_latest_tag_is_moved_and_never_gone(tmp_path, monkeypatch):
+    write(tmp_path, texts(3))
+    curate(tmp_path)
+    monkeypatch.delattr(type(catalogue.read(tmp_path / "cat").tags), "delete")
+    write(tmp_path, {3: "picture 3 of many", 4: "picture 4 of many"})
+    curate(tmp_path)
+    assert len(by_path(tmp_path)) == 5
+
+
 @pytest.mark.parametrize("failed", [{0}, {1, 2}, {0, 1, 2, 3}])
 def test_pictures_without_an_answer_are_asked_again_and_what_read_it_reads_the_new_one(tmp_path, failed):
     write(tmp_path, {number: f"picture {2 if number in failed else 1} of {number}" for number in range(4)})

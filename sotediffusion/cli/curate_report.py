@@ -32,6 +32,8 @@ def command(
     from sotediffusion.curate.report.stats import Catalogue
     from sotediffusion.pictures.files import write_whole
 
+    if out.suffix == ".md" and not markdown:
+        raise UserError("out", f"{out} would hold an HTML page; name it .html, or print the card's tables with --markdown")
     chosen = find_version(Store(catalogue), version)
     settings = resolve({name: table for name, table in chosen.settings.items() if name in sections()})
     rows = Catalogue(read(catalogue, version))

@@ -10,7 +10,6 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -68,8 +67,8 @@ def find_version(store: Store, name: str | None = None) -> Version:
     if not known:
         raise UserError("catalogue", f"{store.place} holds no finished catalogue; make one with `sote curate run`")
     if name is None or name == LATEST:
-        number = _tags(store)[LATEST]
-        return next(version for version in reversed(known) if version.number == number)
+        number = _tags(store).get(LATEST)  # none where a first run was killed before its last word
+        return next((version for version in reversed(known) if version.number == number), known[-1])
     for version in known:
         if version.name == name:
             return version
@@ -102,10 +101,9 @@ def commit(finished: Finished, settings: Mapping[str, Any], name: str | None = N
         dataset = _open(store, latest.number)
     version = _describe(finished, dataset, name, settings, latest)
     store.write(f"{VERSIONS}/{name}.json", json.dumps(asdict(version), indent=1).encode())
+    there = _tags(store)
     for tag in (name, LATEST):
-        with suppress(ValueError, OSError):
-            dataset.tags.delete(tag)
-        dataset.tags.create(tag, dataset.version)
+        (dataset.tags.update if tag in there else dataset.tags.create)(tag, dataset.version)  # at no moment without it
     if erased:
         _forget_others(store, dataset, name)
     return version

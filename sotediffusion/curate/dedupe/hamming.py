@@ -13,6 +13,7 @@ from numba.extending import intrinsic
 Array = np.ndarray[Any, Any]
 
 WORDS = 4
+DENSE = 6  # candidates a hash from which on sorting, and then comparing by vectors, is faster
 _ONE = np.uint64(1)
 _WORD = np.uint64(64)
 
@@ -30,8 +31,11 @@ popcount: Any = intrinsic(_popcount)
 
 
 @njit(cache=True, nogil=True)
-def mixed(words: Array) -> Array:
-    """One word (N,) of each hash (N, W), spread so that different hashes hardly ever share it (the finaliser of splitmix64)."""
+def mixed(words: Array, bits: Any) -> Array:
+    """For each hash (N, W) a word (N,): its row in the low `bits`, above them the hash, spread so that others hardly ever agree.
+
+    The spreading is the finaliser of splitmix64. Sorted, equal hashes lie side by side in the order of their rows.
+    """
     out = np.empty(len(words), np.uint64)
     for row in range(len(words)):
         value = np.uint64(0)
@@ -40,33 +44,38 @@ def mixed(words: Array) -> Array:
             value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
             value ^= value >> np.uint64(31)
-        out[row] = value
+        out[row] = (value << bits) | np.uint64(row)
     return out
 
 
 @njit(cache=True, nogil=True)
-def first_equal(words: Array, mixes: Array, order: Array) -> Array:
-    """The first row (N,) with each row's hash; `order` sorts the mixes."""
+def first_equal(words: Array, mixes: Array, bits: Any) -> Array:
+    """The first row (N,) with each row's hash, by the sorted words of `mixed`."""
     first = np.empty(len(words), np.int32)
+    low = (_ONE << bits) - _ONE
     start = 0
-    while start < len(order):
+    while start < len(mixes):
         end = start + 1
-        while end < len(order) and mixes[order[end]] == mixes[order[start]]:
+        while end < len(mixes) and mixes[end] >> bits == mixes[start] >> bits:
             end += 1
-        if end == start + 1:
-            first[order[start]] = order[start]
-            start = end
-            continue
-        run = np.sort(order[start:end])
-        for place in range(end - start):
-            row = run[place]
+        for place in range(start, end):
+            row = np.int32(mixes[place] & low)
             first[row] = row
-            for earlier in run[:place]:  # one step, unless different hashes share a mix
-                if (words[earlier] == words[row]).all():
+            for before in range(start, place):  # one step, unless different hashes were spread to the same place
+                earlier = np.int32(mixes[before] & low)
+                if _same(words, row, earlier):
                     first[row] = first[earlier]
                     break
         start = end
     return first
+
+
+@njit(cache=True, nogil=True)
+def _same(words: Array, one: Any, other: Any) -> bool:
+    for w in range(WORDS):
+        if words[one, w] != words[other, w]:
+            return False
+    return True
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -93,49 +102,53 @@ def permute(hashes: Array, table: Array, out: Array, part: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
-def count_coarse(hashes: Array, chunk: Any, fine: int, counts: Array, part: Any) -> None:
-    """counts[p] += 1 for each hash of the part whose key's high bits, above the `fine` low ones, are p."""
+def count_high(hashes: Array, high: Any, counts: Array, part: Any) -> None:
+    """counts[p] += 1 for each hash of the part whose `high` key bits are p."""
     for row in range(part[0], part[1]):
-        counts[_key(hashes, row, chunk[0], chunk[1]) >> fine] += 1
+        counts[_key(hashes, row, high[0], high[1])] += 1
 
 
 @njit(cache=True, nogil=True)
-def move_coarse(hashes: Array, chunk: Any, fine: int, places: Array, moved: Any, part: Any) -> None:
-    """Move each hash of the part, with its row number, to the next of the places of its high bits."""
+def move_high(hashes: Array, high: Any, places: Array, moved: Any, part: Any) -> None:
+    """Move each hash of the part, with its row number, to the next of the places of its `high` key bits."""
     out, rows = moved
     for row in range(part[0], part[1]):
-        high = _key(hashes, row, chunk[0], chunk[1]) >> fine
-        place = places[high]
-        places[high] += 1
+        key = _key(hashes, row, high[0], high[1])
+        place = places[key]
+        places[key] += 1
         rows[place] = row
         for w in range(WORDS):
             out[place, w] = hashes[row, w]
 
 
 @njit(cache=True, nogil=True)
-def sort_fine(moved: Any, chunk: Any, fine: int, edges: Array, bucketed: Any, part: Any) -> None:
-    """Sort each of the coarse partitions `part` by its low key bits: into W words (N,) and rows, `starts` of every bucket."""
+def _sort_low(moved: Any, low: Any, span: Any, bucketed: Any, base: int) -> None:
+    """Sort the moved hashes of the span by their `low` key bits, to the places from `base`; `ends` of every bucket."""
     hashes, from_rows = moved
-    words, rows, starts = bucketed
+    words, rows, ends = bucketed
     w0, w1, w2, w3 = words
-    size = 1 << fine
-    keys = np.empty(np.diff(edges[part[0] : part[1] + 1]).max(), np.int32)
+    ends[:] = 0
+    for i in range(span[0], span[1]):
+        ends[_key(hashes, i, low[0], low[1])] += 1
+    place = np.int32(base)
+    for key in range(len(ends)):  # each becomes where its bucket starts, and below where it ends
+        place, ends[key] = place + ends[key], place
+    for i in range(span[0], span[1]):
+        key = _key(hashes, i, low[0], low[1])
+        place = ends[key]
+        ends[key] += 1
+        rows[place] = from_rows[i]
+        w0[place], w1[place], w2[place], w3[place] = hashes[i, 0], hashes[i, 1], hashes[i, 2], hashes[i, 3]
+
+
+@njit(cache=True, nogil=True)
+def sort_low(moved: Any, low: Any, edges: Array, bucketed: Any, part: Any) -> None:
+    """Sort each of the partitions `part` by its low key bits: into W words (N,) and rows, `starts` of every bucket."""
+    words, rows, starts = bucketed
+    size = 1 << low[1]
     for high in range(part[0], part[1]):
-        first, count = edges[high], edges[high + 1] - edges[high]
-        places = starts[high * size + 1 : (high + 1) * size + 1]
-        places[:] = 0
-        for i in range(count):
-            keys[i] = _key(hashes, first + i, chunk[0], chunk[1]) & (size - 1)
-            places[keys[i]] += 1
-        place = first
-        for low in range(size):  # each becomes where its bucket starts, and below where it ends, which is the next one's start
-            place, places[low] = place + places[low], place
-        for i in range(count):
-            place = places[keys[i]]
-            places[keys[i]] += 1
-            rows[place] = from_rows[first + i]
-            w0[place], w1[place] = hashes[first + i, 0], hashes[first + i, 1]
-            w2[place], w3[place] = hashes[first + i, 2], hashes[first + i, 3]
+        ends = starts[high * size + 1 : (high + 1) * size + 1]
+        _sort_low(moved, low, (edges[high], edges[high + 1]), (words, rows, ends), edges[high])
 
 
 @njit(cache=True, nogil=True)
@@ -182,14 +195,15 @@ def _emit(bucketed: Any, search: Any, i: int, span: Any, pairs: Any, count: int)
 
 
 @njit(cache=True, nogil=True)
-def join(bucketed: Any, search: Any, part: Any, state: Array, pairs: Any) -> int:
+def join(bucketed: Any, search: Any, part: Any, state: Array, pairs: Any, count: int) -> int:
     """Compare what shares a bucket of the part, and for a reach of 1 what is one flipped key bit away; the number of pairs.
 
-    Stops when the buffers of `pairs` are full; `state` (flip, bucket, place) says where to go on, flip = K when all is done.
+    They come after the `count` that are there. Stops when the buffers of `pairs` are full; `state` (flip, bucket, place) says
+    where to go on, flip = K + 1 (for a reach of 0: 1) when all is done.
     """
     words, _, starts = bucketed
     chunks, current, radius, reach = search
-    count, flips = 0, np.int64(chunks[current, 1]) if reach else 0
+    flips = np.int64(chunks[current, 1]) if reach else 0
     for flip in range(state[0], flips + 1):
         mask = (1 << flip) >> 1
         for bucket in range(state[1], part[1]):
@@ -208,4 +222,68 @@ def join(bucketed: Any, search: Any, part: Any, state: Array, pairs: Any) -> int
                     count = _emit(bucketed, search, i, (first, last), pairs, count)
         state[1], state[2] = part[0], 0
     state[0] = flips + 1
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _candidates(hashes: Array, low: Any, span: Any, counts: Array) -> Any:
+    """How many pairs of the span share a bucket."""
+    counts[:] = 0
+    pairs = np.int64(0)
+    for i in range(span[0], span[1]):
+        key = _key(hashes, i, low[0], low[1])
+        pairs += counts[key]
+        counts[key] += 1
+    return pairs
+
+
+@njit(cache=True, nogil=True)
+def _join_sparse(moved: Any, low: Any, search: Any, span: Any, chains: Any, pairs: Any, count: int) -> int:
+    """`join` of a partition whose buckets hold few hashes, unsorted: each is compared with those of its bucket before it."""
+    hashes, rows = moved
+    chunks, current, radius, reach = search
+    last, before = chains  # of each bucket the last hash; of each hash the one before it in its bucket, -1 for none
+    one, other, distance = pairs
+    last[:] = -1
+    for i in range(span[0], span[1]):
+        a, b, c, d = hashes[i, 0], hashes[i, 1], hashes[i, 2], hashes[i, 3]
+        key = _key(hashes, i, low[0], low[1])
+        k = last[key]
+        before[i - span[0]], last[key] = k, i
+        while k >= 0:
+            difference = (a ^ hashes[k, 0], b ^ hashes[k, 1], c ^ hashes[k, 2], d ^ hashes[k, 3])
+            bits = popcount(difference[0]) + popcount(difference[1]) + popcount(difference[2]) + popcount(difference[3])
+            if bits <= radius and not _seen_before(difference, chunks, current, reach):
+                one[count], other[count] = min(rows[i], rows[k]), max(rows[i], rows[k])
+                distance[count] = bits
+                count += 1
+            k = before[k - span[0]]
+    return count
+
+
+@njit(cache=True, nogil=True)
+def join_parts(partitions: Any, low: Any, search: Any, part: Any, state: Array, pairs: Any, count: int) -> int:
+    """`sort_low` and `join` of one partition (moved, edges) after another while it is in the cache, for a reach of 0.
+
+    Where buckets are small (of fair bits nearly all are), sorting costs more than it saves and is left out.
+    The number of pairs; `state` (flip, bucket, place, partition) as for `join`.
+    """
+    moved, edges = partitions
+    size = 1 << low[1]
+    most = np.diff(edges[part[0] : part[1] + 1]).max()
+    words = (np.empty(most, np.uint64), np.empty(most, np.uint64), np.empty(most, np.uint64), np.empty(most, np.uint64))
+    rows, starts = np.empty(most, np.int32), np.zeros(size + 1, np.int32)
+    chains = (np.empty(size, np.int32), np.empty(most, np.int32))
+    for high in range(state[3], part[1]):
+        span = (edges[high], edges[high + 1])
+        state[0], state[3] = 0, high
+        few = _candidates(moved[0], low, span, chains[0])
+        if few > min(DENSE * (span[1] - span[0]), pairs[2].size):
+            _sort_low(moved, low, span, (words, rows, starts[1:]), 0)
+            count = join((words, rows, starts), search, (0, size), state, pairs, count)
+        elif count + few <= pairs[2].size:
+            count = _join_sparse(moved, low, search, span, chains, pairs, count)
+            state[0] = 1
+        if state[0] == 0:
+            return count
     return count

@@ -47,7 +47,7 @@ def plan(count: int, radius: int) -> Plan:
     reach = 0 if radius <= EXACT_RADIUS else 1
     number = radius // (reach + 1) + 1
     edges = [BITS * c // number for c in range(number + 1)]
-    most = min(_KEY_BITS, max(8, count.bit_length() + 1))
+    most = min(_KEY_BITS, max(8, count.bit_length() + (1 if reach else -1)))
     return Plan(tuple((a, min(b - a, most)) for a, b in zip(edges, edges[1:], strict=False)), reach)
 
 
@@ -59,9 +59,11 @@ def distinct(hashes: Array) -> tuple[Array, Array]:
     if not len(hashes):
         return np.zeros(0, np.int32), np.zeros(0, np.int32)
     words = np.ascontiguousarray(hashes).view(np.uint64)
-    mixes = hamming.mixed(words)
-    first = hamming.first_equal(words, mixes, np.argsort(mixes))
-    is_first = first == np.arange(len(hashes))
+    bits = np.uint64(len(hashes).bit_length())
+    mixes = hamming.mixed(words, bits)
+    mixes.sort()
+    first = hamming.first_equal(words, mixes, bits)
+    is_first = first == np.arange(len(hashes), dtype=np.int32)
     number = np.cumsum(is_first, dtype=np.int32) - 1
     return np.flatnonzero(is_first).astype(np.int32), number[first]
 
@@ -101,9 +103,9 @@ class _Search:
         self.hashes = np.empty((self.count, hamming.WORDS), np.uint64)
         table = _byte_table(np.random.default_rng(_SEED).permutation(BITS))
         self.each(partial(hamming.permute, hashes, table, self.hashes), self.rows)
+        self.high = min(max(self.count.bit_length() - 13, 1), 11)  # key bits; what shares them fits into a core's cache
         self.moved = (np.empty_like(self.hashes), np.empty(self.count, np.int32))
-        self.words = tuple(np.empty(self.count, np.uint64) for _ in range(hamming.WORDS))
-        self.sorted_rows = np.empty(self.count, np.int32)
+        self.words: tuple[Array, ...] = ()
 
     def each(self, work: Callable[[Any], Any], items: Any) -> None:
         """Do the work on all threads and wait."""
@@ -112,42 +114,54 @@ class _Search:
 
     def blocks(self) -> Iterator[Pairs]:
         chunks = np.array(self.plan.chunks, np.int64)
-        for current, chunk in enumerate(self.plan.chunks):
-            starts = self.sort(chunk)
-            bucketed = (self.words, self.sorted_rows, starts)
+        for current, (shift, bits) in enumerate(self.plan.chunks):
+            low = (shift, bits - self.high)
+            edges = self.move((shift + bits - self.high, self.high))
             search = (chunks, current, np.uint64(self.radius), np.uint64(self.plan.reach))
-            room = max(_BUFFER, int(np.diff(starts).max()))
-            parts = _even(starts, 16 * self.threads)
-            for found in self.pool.map(lambda part, b=bucketed, s=search, n=room: list(_join(b, s, part, n)), parts):
+            if self.plan.reach:
+                bucketed = self.sort(low, edges)
+                starts, flips = bucketed[2], bits
+                join: Callable[..., int] = partial(hamming.join, bucketed, search)
+            else:
+                starts, flips = edges, 0
+                join = partial(hamming.join_parts, (self.moved, edges), low, search)
+            gather = partial(_gathered, join, flips, max(_BUFFER, int(np.diff(starts).max())))
+            for found in self.pool.map(gather, _even(starts, 16 * self.threads)):
                 yield from found
 
-    def sort(self, chunk: tuple[int, int]) -> Array:
-        """Put all hashes into the order of this chunk's key; the first place of every bucket, and the end."""
-        bits = chunk[1]
-        fine = max(0, bits - 11)
-        counts = np.zeros((self.threads, 1 << (bits - fine)), np.int64)
+    def move(self, high: tuple[int, int]) -> Array:
+        """Put all hashes into partitions by the high bits of a key; the first place of each, and the end."""
+        counts = np.zeros((self.threads, 1 << high[1]), np.int64)
         numbered = list(enumerate(self.rows))
-        self.each(lambda task: hamming.count_coarse(self.hashes, chunk, fine, counts[task[0]], task[1]), numbered)
+        self.each(lambda task: hamming.count_high(self.hashes, high, counts[task[0]], task[1]), numbered)
         ends = np.cumsum(counts.T.ravel()).reshape(counts.T.shape)
         places = np.ascontiguousarray((ends - counts.T).T)
         edges = np.append(places[0], self.count)
-        self.each(lambda t: hamming.move_coarse(self.hashes, chunk, fine, places[t[0]], self.moved, t[1]), numbered)
-        starts = np.empty((1 << bits) + 1, np.int32)
+        self.each(lambda t: hamming.move_high(self.hashes, high, places[t[0]], self.moved, t[1]), numbered)
+        return edges
+
+    def sort(self, low: tuple[int, int], edges: Array) -> tuple[tuple[Array, ...], Array, Array]:
+        """Put all hashes into the order of their keys: words, rows and the first place of every bucket, and the end."""
+        if not self.words:
+            self.words = tuple(np.empty(self.count, np.uint64) for _ in range(hamming.WORDS))
+            self.sorted_rows = np.empty(self.count, np.int32)
+        starts = np.empty(((len(edges) - 1) << low[1]) + 1, np.int32)
         starts[0] = 0
         bucketed = (self.words, self.sorted_rows, starts)
-        parts = _even(edges, 4 * self.threads)
-        self.each(lambda part: hamming.sort_fine(self.moved, chunk, fine, edges, bucketed, part), parts)
-        return starts
+        self.each(lambda part: hamming.sort_low(self.moved, low, edges, bucketed, part), _even(edges, 4 * self.threads))
+        return bucketed
 
 
-def _join(bucketed: Any, search: Any, part: tuple[int, int], room: int) -> Iterator[Pairs]:
-    state = np.array([0, part[0], 0], np.int64)
-    flips = search[0][search[1], 1] if search[3] else 0
+def _gathered(join: Callable[..., int], flips: int, room: int, part: tuple[int, int]) -> list[Pairs]:
+    """All pairs of a part, a buffer of `room` after the other."""
+    state = np.array([0, 0 if flips == 0 else part[0], 0, part[0]], np.int64)
     buffers = Pairs(np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.uint8))
+    found = []
     while state[0] <= flips:
-        count = hamming.join(bucketed, search, part, state, tuple(buffers))
+        count = join(part, state, tuple(buffers), 0)
         if count:
-            yield Pairs(*(buffer[:count].copy() for buffer in buffers))
+            found.append(Pairs(*(buffer[:count].copy() for buffer in buffers)))
+    return found
 
 
 def _cut(count: int, parts: int) -> list[tuple[int, int]]:

@@ -1,6 +1,7 @@
 """One picture's whole story: what each step found, which of them kept or dropped it, its near-duplicates and its caption."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from sotediffusion.curate.compose.step import spoken
@@ -93,6 +94,8 @@ def _value(name: str, row: Mapping[str, Any], tags: Mapping[int, str]) -> str:
         probabilities = row.get("tag_probs") or [0.0] * len(value)
         ranked = sorted(zip(probabilities, value, strict=True), reverse=True)
         return ", ".join(f"{tags.get(place, place)} {float(p):.2f}" for p, place in ranked[:40])
+    if name == "modified":  # nanoseconds
+        return datetime.fromtimestamp(value // 10**9, UTC).isoformat(" ")
     if name == "caption":
         return "; ".join(f"{part['group']}: {', '.join(part['tags'])}" for part in value)
     if isinstance(value, bytes):
