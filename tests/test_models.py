@@ -1,20 +1,24 @@
 """The networks have the published checkpoints' keys, shapes and counts, and give the original modules' values."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from tiny import fill
 from torch import Tensor, nn
 
 from sotediffusion.models.cascade import PARTS, SIZES
 from sotediffusion.models.effnet import EffNetEncoder
+from sotediffusion.models.layers import AttnBlock
 from sotediffusion.models.previewer import Previewer
 from sotediffusion.models.response_norm import GlobalResponseNorm
 from sotediffusion.models.stage_a import StageA
 from sotediffusion.models.stage_b import StageB
 from sotediffusion.models.stage_c import StageC
 from sotediffusion.models.text import TextTower
+from sotediffusion.models.unet import Conditioning
 
 DATA = Path(__file__).parent / "data"
 FULL, LITE = SIZES["full"], SIZES["lite"]
@@ -118,6 +122,47 @@ def test_every_network_runs_forward_and_backward(size: str, part: str) -> None:
         out = network(torch.randn(2, 16, 4, 4)).square().mean()
     out.backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_both_kinds_of_conditioning_give_equal_gradients(masked: bool) -> None:
+    config, g = SIZES["tiny"].stage_c, torch.Generator().manual_seed(0)
+    network = StageC(config).double().eval()
+    fill(network)
+    text, pooled, x = (torch.randn(shape, generator=g, dtype=torch.float64)
+                       for shape in ((2, 9, config.c_text), (2, 1, config.c_pooled), (2, config.c_latent, 6, 5)))  # fmt: skip
+    mask = torch.arange(9) < torch.tensor([[9], [4]]) if masked else None
+
+    def gradients(ready: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        network.zero_grad()
+        cond = network.condition(text.requires_grad_(), pooled, mask=mask)
+        assert cond.tokens is not None and not cond.keys
+        if ready:
+            pairs = [block.key_values(cond.tokens) for block in network.blocks(AttnBlock)]
+            cond = replace(cond, keys=[k for k, _ in pairs], values=[v for _, v in pairs], tokens=None)
+        out = network(x, torch.tensor([0.2, 0.7], dtype=torch.float64), cond)
+        text.grad = None
+        out.square().sum().backward()
+        assert text.grad is not None
+        return out, {"text": text.grad} | {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+
+    (one, own), (other, ready) = gradients(False), gradients(True)
+    assert torch.equal(one, other) and own.keys() == ready.keys()
+    assert [name for name in own if not torch.allclose(own[name], ready[name], rtol=1e-12, atol=1e-14)] == []
+
+
+def test_rows_of_conditionings_of_both_kinds_join_and_part_alike() -> None:
+    config, g = SIZES["tiny"].stage_c, torch.Generator().manual_seed(0)
+    network = StageC(config).eval()
+    fill(network)
+    told = [(torch.randn(1, length, config.c_text, generator=g), torch.randn(1, 1, config.c_pooled, generator=g))
+            for length in (9, 4, 9)]  # fmt: skip
+    x, r = torch.randn(2, config.c_latent, 6, 5, generator=g), torch.tensor([0.2, 0.7])
+    with torch.no_grad():
+        ready = Conditioning.cat([network.condition(*one) for one in told]).rows(torch.tensor([2, 1]))
+        drawn = network(x, r, ready)
+    trained = network(x, r, Conditioning.cat([network.condition(*one) for one in told]).rows(torch.tensor([2, 1])))
+    assert torch.allclose(drawn, trained, atol=1e-5)
 
 
 def test_the_response_norm_s_own_gradient_is_the_true_one():

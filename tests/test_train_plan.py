@@ -107,6 +107,12 @@ def test_steps_and_images_are_those_of_the_run(tmp_path, capsys):
     assert told["states"] / 3 == pytest.approx(state, rel=0.05)
 
 
+def test_the_card_s_own_run_is_planned_for_a_gpu_of_40_gib():
+    own = resolve("card-base", (), PRESETS)
+    assert own.train.batch == 128 and own.train.clip and own.precision.weights == "float32" and own.memory.gather == "device"
+    assert plan.plan(own, CONFIGS["full"], plan.load_for(own, 1_000_000)).footprint.gpu < 40 * plan.GIB
+
+
 @pytest.mark.parametrize("preset", presets(PRESETS))
 def test_every_preset_can_be_planned(preset):
     own = resolve(preset, ("train.batch=2", "train.micro=2"), PRESETS)

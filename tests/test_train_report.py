@@ -51,6 +51,7 @@ def test_a_run_is_one_page_that_asks_for_nothing_and_trusts_nothing(tmp_path, ca
     assert "default-src 'none'; img-src data:; style-src 'sha256-" in page
     assert page.count("data:image/webp;base64") == 8  # of twelve points the first, the last and six between
     assert "1.1k</figcaption>" in page and "held out" in page and "Loss by noise level" in page and "25%" in page
+    assert "<b>6 min</b><span>trained" in page
     assert page.count("<polyline") >= 8
 
 
@@ -75,6 +76,7 @@ def test_curves_keep_their_ends_and_axes_are_round():
     assert smoothed([(0, 1.0), (1, 3.0)], 1.0) == [(0, 1.0), (1, 2.0)]
     assert ticks(0.03, 0.97, False) == pytest.approx([0.2, 0.4, 0.6, 0.8])
     assert ticks(0.002, 30, True) == pytest.approx([0.01, 0.1, 1, 10])
+    assert ticks(0.06, 1.6, True) == pytest.approx([0.1, 0.2, 0.5, 1])
     assert plot([Curve("one", [(0, 1.0)])]) is None and plot([Curve("none", [(0, 0.0), (1, -1.0)])], True) is None
     assert "NaN" not in str(plot([Curve("flat", [(0, 1.0), (1, 1.0), (2, float("nan"))])], True)).replace("nan", "NaN")
     assert spark([(0, 1.0), (1, 2.0), (2, 3.0)]) == "\u2581\u2584\u2588"

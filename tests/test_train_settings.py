@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from training_run import PRESETS, settings
 
 from sotediffusion.config import build, plain, to_toml
-from sotediffusion.train.contradictions import check, check_pattern, schedule_of
+from sotediffusion.train.contradictions import check, check_pattern, notes, schedule_of
 from sotediffusion.train.loop import due
 from sotediffusion.train.settings import Settings, images_of, length, presets, resolve
 from sotediffusion.types import UserError
@@ -135,6 +135,12 @@ def test_a_schedule_counts_the_optimizers_steps_whatever_the_number_of_processes
     assert len({schedule_of(one, 1000) for one in own}) == 1 and schedule_of(own[0], 1000).warmup == 5 * 8
     assert length(own[0].train, 1000) == 6 * 8
     assert length(build(Settings, {"train": {"epochs": 1.5}}).train, 1000) == 1500
+
+
+def test_a_warm_up_that_takes_most_of_a_run_is_told():
+    (told,) = notes(resolve("miniature-base", ["train.epochs=1"], PRESETS), 40)
+    assert "first 4000 images and the run has 40" in told  # 200 steps, of which an epoch has 2
+    assert notes(resolve("card-base", [], PRESETS), 6_200_000) == notes(settings("schedule.warmup=0"), 40) == []
 
 
 @given(st.integers(1, 50), st.lists(st.integers(1, 30), min_size=1, max_size=40))

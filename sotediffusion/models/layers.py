@@ -9,6 +9,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .dense import dense, plus
 from .response_norm import GlobalResponseNorm
@@ -105,10 +106,17 @@ class TimestepBlock(nn.Module):
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """Scaled dot-product attention of q (B, heads, N, d) over k, v (B, heads, T, d); mask is added to the scores.
 
-    Training on a CPU spells it out: there the backward pass of torch's fused kernel takes several times as long.
+    Training on a CPU spells it out: there the backward pass of torch's fused kernel takes several times as long. The scores,
+    of which there are N x T, are computed again for it and not kept.
     """
     if not (torch.is_grad_enabled() and q.device.type == "cpu"):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    found: Tensor = checkpoint(attend_plainly, q, k, v, mask, use_reentrant=False, preserve_rng_state=False)
+    return found
+
+
+def attend_plainly(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """What `attend` gives, product by product."""
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     return (scores if mask is None else scores + mask).softmax(dim=-1).to(v.dtype) @ v
 
@@ -138,8 +146,11 @@ class SelfAttention(nn.Module):
         self.attn = PackedAttention(width, heads)
 
 
+Told = Tensor | tuple[Tensor, Tensor]  # condition tokens (B, T, c_cond), or a block's keys and values (B, heads, T, d) of them
+
+
 class AttnBlock(nn.Module):
-    """Every cell attends to all cells and to the condition tokens, whose keys and values come ready-made."""
+    """Every cell attends to all cells and to the condition tokens, whose keys and values may come ready-made."""
 
     index: int  # which of `Conditioning.keys` and `.values` are this block's
 
@@ -152,15 +163,19 @@ class AttnBlock(nn.Module):
 
     def key_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the condition tokens (B, T, c_cond): two of (B, heads, T, d)."""
+        return self._key_values(tokens)
+
+    def _key_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:  # the public one may bring weights, which are here already
         attn = self.attention.attn
         width = attn.out_proj.in_features
         kv = F.linear(self.kv_mapper(tokens), attn.in_proj_weight[width:], attn.in_proj_bias[width:])
         k, v = attn.split(kv)
         return k, v
 
-    def forward(self, x: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        """x (B, H, W, D); key, value (B, heads, T, d); mask (B, 1, 1, N + T) additive, or None."""
+    def forward(self, x: Tensor, told: Told, mask: Tensor | None) -> Tensor:
+        """x (B, H, W, D); told: tokens, or their keys and values; mask (B, 1, 1, N + T) additive, or None."""
         attn = self.attention.attn
+        key, value = self._key_values(told) if isinstance(told, Tensor) else told
         b, h, w, width = x.shape
         norm = layer_norm(x).reshape(b, h * w, width)
         if self.self_attn:

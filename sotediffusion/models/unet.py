@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import AttnBlock, Norm, Pointwise, ResBlock, Strided, TimestepBlock, UpDown, resize, time_embedding
+from .layers import AttnBlock, Norm, Pointwise, ResBlock, Strided, TimestepBlock, Told, UpDown, resize, time_embedding
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,10 @@ class UNetConfig:
 class Conditioning:
     """Everything about a picture that stays the same over its steps.
 
-    keys, values: one of (B, heads, T, d) per attention block. shifts: one of (2 D,) per time step block.
-    mask: (B, T), true where a token may be seen; None: everywhere. spatial: (B, h, w, D) added to the embedding, or None.
+    To draw: keys, values: one of (B, heads, T, d) per attention block. To train, where there is one step: both empty and
+    tokens (B, T, c_cond), of which each block makes its own, so that what that takes is freed with the block.
+    shifts: one of (2 D,) per time step block. mask: (B, T), true where a token may be seen; None: everywhere.
+    spatial: (B, h, w, D) added to the embedding, or None.
     """
 
     keys: list[Tensor]
@@ -56,20 +58,36 @@ class Conditioning:
     shifts: list[Tensor]
     mask: Tensor | None = None
     spatial: Tensor | None = None
+    tokens: Tensor | None = None
+
+    def told(self, index: int) -> Told:
+        """What an attention block is told."""
+        return (self.keys[index], self.values[index]) if self.tokens is None else self.tokens
+
+    @property
+    def seen(self) -> Tensor:
+        """(B, T), true where a token may be seen."""
+        if self.mask is not None:
+            return self.mask
+        told = self.keys[0] if self.tokens is None else self.tokens
+        return torch.ones(told.shape[0], told.shape[-2], dtype=torch.bool, device=told.device)
 
     @staticmethod
     def cat(parts: list["Conditioning"]) -> "Conditioning":
         """Rows of several conditionings in one batch; shorter texts are padded and masked."""
         if len(parts) == 1:
             return parts[0]
-        length = max(part.keys[0].shape[2] for part in parts)
-        ragged = any(part.mask is not None or part.keys[0].shape[2] != length for part in parts)
+        lengths = [part.seen.shape[1] for part in parts]
+        length = max(lengths)
+        ragged = min(lengths) < length or any(part.mask is not None for part in parts)
+        tokens = [part.tokens for part in parts if part.tokens is not None]
         return Conditioning(
             keys=[_cat_padded(rows, length) for rows in zip(*(part.keys for part in parts), strict=True)],
             values=[_cat_padded(rows, length) for rows in zip(*(part.values for part in parts), strict=True)],
             shifts=parts[0].shifts,
-            mask=torch.cat([_padded_mask(part, length) for part in parts]) if ragged else None,
+            mask=torch.cat([F.pad(part.seen, (0, length - part.seen.shape[1])) for part in parts]) if ragged else None,
             spatial=None if parts[0].spatial is None else torch.cat([_spatial(part) for part in parts]),
+            tokens=_cat_padded(tuple(tokens), length) if tokens else None,
         )
 
     def rows(self, index: Tensor) -> "Conditioning":
@@ -80,17 +98,12 @@ class Conditioning:
             self.shifts,
             None if self.mask is None else self.mask[index],
             None if self.spatial is None else self.spatial[index],
+            None if self.tokens is None else self.tokens[index],
         )
 
 
 def _cat_padded(rows: tuple[Tensor, ...], length: int) -> Tensor:
-    return torch.cat([F.pad(row, (0, 0, 0, length - row.shape[2])) for row in rows])
-
-
-def _padded_mask(part: Conditioning, length: int) -> Tensor:
-    key = part.keys[0]
-    mask = part.mask if part.mask is not None else torch.ones(key.shape[0], key.shape[2], dtype=torch.bool, device=key.device)
-    return F.pad(mask, (0, length - mask.shape[1]))
+    return torch.cat([F.pad(row, (0, 0, 0, length - row.shape[-2])) for row in rows])
 
 
 def _spatial(part: Conditioning) -> Tensor:
@@ -175,11 +188,12 @@ class UNet(nn.Module):
         return (block for level in levels for block in level if isinstance(block, kind))
 
     def condition_tokens(self, tokens: Tensor, mask: Tensor | None = None, spatial: Tensor | None = None) -> Conditioning:
-        """The step-constant part of every block for normalised condition tokens (B, T, c_cond)."""
-        pairs = [block.key_values(tokens) for block in self.blocks(AttnBlock)]
+        """The step-constant part of every block for normalised condition tokens (B, T, c_cond); with gradients, for one step."""
+        once = torch.is_grad_enabled()
+        pairs = [] if once else [block.key_values(tokens) for block in self.blocks(AttnBlock)]
         zero = time_embedding(tokens.new_zeros(1, dtype=torch.float32), self.config.c_r).to(tokens.dtype)
         shifts = [block.constant(zero) for block in self.blocks(TimestepBlock)]
-        return Conditioning([k for k, _ in pairs], [v for _, v in pairs], shifts, mask, spatial)
+        return Conditioning([k for k, _ in pairs], [v for _, v in pairs], shifts, mask, spatial, tokens if once else None)
 
     def forward(self, x: Tensor, r: Tensor, cond: Conditioning) -> Tensor:
         """Predicted noise (B, c, h, w) of latents x (B, c, h, w) at noise ratios r (B,), float32."""
@@ -218,7 +232,7 @@ class UNet(nn.Module):
                 elif isinstance(block, TimestepBlock):
                     x = block(x, r_embed, cond.shifts[block.index])
                 else:
-                    x = block(x, cond.keys[block.index], cond.values[block.index], mask)
+                    x = block(x, cond.told(block.index), mask)
             if again < len(repeats):
                 x = repeats[again](x)
         return x

@@ -9,7 +9,7 @@ from sotediffusion.train.optim import schedule
 from sotediffusion.train.optim.kinds import Choice, Kind
 from sotediffusion.train.optim.rounding import check_rate
 from sotediffusion.train.optim.stepping import Stepping
-from sotediffusion.train.settings import NAME_FIELDS, Saving, Settings, Training, images_of
+from sotediffusion.train.settings import NAME_FIELDS, Saving, Settings, Training, images_of, length
 from sotediffusion.types import UserError
 from sotediffusion.weights.store import DTYPES, FORMATS
 
@@ -38,6 +38,14 @@ def schedule_of(settings: Settings, epoch: int) -> schedule.Schedule:
     own = settings.schedule
     warmup = images_of("schedule.warmup", own.warmup, settings.train.batch, epoch)
     return schedule.Schedule(own.shape, warmup, own.cooldown, own.floor, own.restarts)
+
+
+def notes(settings: Settings, epoch: int) -> list[str]:
+    """What holds together and may yet not be meant, for epochs of `epoch` images."""
+    warmup, images = schedule_of(settings, epoch).warmup, length(settings.train, epoch)
+    if warmup <= images / 2:
+        return []
+    return [f"the rate rises over the first {warmup} images and the run has {images}; give a shorter schedule.warmup, or 0"]
 
 
 def stepping_of(settings: Settings) -> Stepping:

@@ -10,7 +10,7 @@ import torch
 from sotediffusion.config import to_toml
 from sotediffusion.models.cascade import Cascade, Conventions
 from sotediffusion.train import checkpoint, opening
-from sotediffusion.train.contradictions import check, schedule_of, stepping_of
+from sotediffusion.train.contradictions import check, notes, schedule_of, stepping_of
 from sotediffusion.train.distributed import ALONE, Ranks
 from sotediffusion.train.export import Export
 from sotediffusion.train.inversion import Words
@@ -73,12 +73,12 @@ def run(order: Order, report: Callable[[Status], None], progress: Progress, rank
         ranks.gather(None)  # all latents are there
     stream = opening.open_data(data, own, made, str(order.out / "latents"), rows)
     recipe = recipe_of(cascade, settings, stream)
+    epoch = epoch_of(settings, len(stream))
     if ranks.first and not order.dry:
         order.out.mkdir(parents=True, exist_ok=True)
         checkpoint.replace_file(order.out / "settings.toml", lambda path: path.write_text(to_toml(settings)))
-        for text in (*watch.notes, *data.samples.notes, *stream.notes(settings.train.batch)):
+        for text in (*watch.notes, *data.samples.notes, *stream.notes(settings.train.batch), *notes(settings, epoch)):
             note(text)
-    epoch = epoch_of(settings, len(stream))
     options = replace(options_of(order, epoch), full_speed=watch.full_speed(cascade, data))
     every = images_of("save.every", settings.save.every, settings.train.batch, epoch)
     base = replace(cascade, conventions=recipe.conventions, name=settings.name)

@@ -62,9 +62,11 @@ def thinned(points: Sequence[Point], most: int = MOST) -> list[Point]:
 
 
 def ticks(low: float, high: float, logarithmic: bool) -> list[float]:
-    """Three to seven round values of a span."""
-    if logarithmic and math.log10(high / low) >= 2:
-        return [10.0**power for power in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)]
+    """About two to seven round values of a span."""
+    if logarithmic and high / low >= 5:
+        marks = (1,) if high / low >= 100 else (1, 2, 5)
+        powers = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
+        return [value for power in powers for mark in marks if low <= (value := mark * 10.0**power) <= high]
     step = 10 ** math.floor(math.log10((high - low) / 3))
     step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= 6)
     first = math.ceil(low / step - 1e-9)

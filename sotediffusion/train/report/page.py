@@ -17,6 +17,7 @@ from sotediffusion.curate.report.thumbnails import Thumbnails, sealed
 from sotediffusion.pictures.files import read_settings
 from sotediffusion.train.report.curves import Curve, plot, short, smoothed
 from sotediffusion.train.report.reading import LOSS_AT, Seen
+from sotediffusion.train.status import span
 from sotediffusion.types import UserError
 
 HERE = Path(__file__).parent
@@ -61,7 +62,7 @@ def _numbers(seen: Seen) -> list[tuple[str, str]]:
              (f"{last['loss']:.4g}", "loss")]  # fmt: skip
     if seen.validations:
         found.append((f"{seen.validations[-1]['loss']:.4g}", "held-out loss"))
-    found.append((f"{last['seconds'] / 3600:.3g} h", "trained"))
+    found.append((span(last["seconds"]), "trained"))
     if last["numbers"].get("MFU"):
         found.append((f"{last['numbers']['MFU']:.0%}", "of the device's rate"))
     return [*found, (last["outcome"], "state")]
