@@ -16,6 +16,7 @@ from web import ORDER, Site, png, quick_folder, site
 
 from sotediffusion.pictures.marks import read_marks
 from sotediffusion.serve.storage.jobs import JobState, StoreDown
+from sotediffusion.serve.storage.retention import sweep
 from sotediffusion.serve.storage.store import Limits
 from sotediffusion.serve.walls.admission import Bounds
 
@@ -373,3 +374,35 @@ def test_many_who_wait_for_jobs_are_told_at_once(own: Site) -> None:
     for thread in threads:
         thread.join(30)
     assert ended == ["succeeded"] * 8
+
+
+def test_one_picture_goes_and_the_others_of_its_job_stay(own: Site) -> None:
+    id = own.submit(count=2)["id"]
+    first, second = own.hand.draw().pictures or ()
+    url = own.client.get(f"/api/v1/jobs/{id}").json()["pictures"][0]["url"]
+    left = own.client.delete(f"/api/v1/jobs/{id}/pictures/{first.name}").json()
+    assert [picture["name"] for picture in left["pictures"]] == [second.name]
+    assert own.client.get(url).status_code == 404 and list(own.shelf.written(id)) == [second.name]
+    for gone in (first.name, "no", "../../jobs.sqlite"):
+        assert own.client.delete(f"/api/v1/jobs/{id}/pictures/{gone}").status_code in (404, 405)
+    assert own.client.delete(f"/api/v1/jobs/{id}/pictures/{second.name}").json()["pictures"] is None
+    assert own.client.get("/api/v1/jobs?favourite=false&q=cat").json()["jobs"] == [] and not own.shelf.written(id)
+
+
+def test_a_small_copy_is_made_once_in_a_few_widths_and_goes_with_its_picture(own: Site) -> None:
+    id = own.submit(width=768, height=384)["id"]
+    (drawn,) = own.hand.draw().pictures or ()
+    url = own.client.get(f"/api/v1/jobs/{id}").json()["pictures"][0]["url"]
+    for asked, width in ((1, 256), (256, 256), (257, 512), (600, 768), (5000, 768)):
+        reply = own.client.get(f"{url}&width={asked}")
+        with Image.open(BytesIO(reply.content)) as image:
+            assert image.size == (width, width // 2) and reply.headers["content-type"] == f"image/{image.format.lower()}"
+            assert read_marks(image)[1]["ai_generated"] is True
+    assert own.client.get(f"{url}&width=0").status_code == 422
+    kept = own.shelf.written(id)
+    assert len(kept) == 3
+    sweep(own.store, own.shelf, grace_s=-60)
+    own.client.get(f"{url}&width=200")
+    assert own.shelf.written(id) == kept
+    own.client.delete(f"/api/v1/jobs/{id}/pictures/{drawn.name}")
+    assert own.shelf.written(id) == {} and own.client.get(f"{url}&width=200").status_code == 404

@@ -163,3 +163,18 @@ def test_png_info_reads_a_picture_of_ours(shared):
 def test_what_may_not_be_drawn_is_refused_in_words(shared, body, field):
     reply = post(shared, "txt2img", **ASK | body)
     assert reply.status_code == 422 and reply.json()["detail"].startswith(f"{field}: ")
+
+
+def test_styles_are_listed_and_put_around_the_prompt(shared):
+    rows = ["name,prompt,negative_prompt", 'Sketch,"lineart, {prompt}, sketch",color', "Soft,soft light,"]
+    (shared.folder / "styles.csv").write_text("\n".join(rows))
+    try:
+        listed = get(shared, "prompt-styles")
+        with drawing(shared):
+            info = json.loads(post(shared, "txt2img", **ASK, styles=["Sketch", "Soft"]).json()["info"])
+        refused = post(shared, "txt2img", **ASK, styles=["Sketsh"])
+    finally:
+        (shared.folder / "styles.csv").unlink()
+    assert listed[0] == {"name": "Sketch", "prompt": "lineart, {prompt}, sketch", "negative_prompt": "color"}
+    assert info["prompt"] == "lineart, 1girl, cat ears, sketch, soft light" and info["negative_prompt"] == "oldest, color"
+    assert refused.status_code == 422 and "Sketch" in refused.json()["detail"]

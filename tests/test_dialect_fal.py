@@ -4,6 +4,7 @@ import base64
 import json
 import time
 from io import BytesIO
+from urllib.parse import quote
 
 import pytest
 from drawing import drawing
@@ -99,14 +100,14 @@ def test_the_queue_takes_an_order_in_and_is_asked_until_it_is_done(empty):
 
 def test_the_status_streams_until_it_is_completed(empty):
     said = submit(empty)
-    with drawing(empty):
+    with drawing(empty, steps=2):
         found = stream(empty, "GET", f"{said['status_url']}/stream?logs=1")
     assert [event["status"] for event in found][-1] == "COMPLETED"
     assert {event["status"] for event in found} <= {"IN_QUEUE", "IN_PROGRESS", "COMPLETED"} and len(found) >= 2
 
 
 def test_the_stream_shows_previews_and_ends_with_the_output(shared):
-    with drawing(shared):
+    with drawing(shared, steps=3):
         *progress, last = stream(shared, "POST", f"{APP}/stream", json=ASK)
     shown = [event for event in progress if "images" in event]
     assert shown and shown[0]["images"][0]["url"].startswith("data:image/jpeg;base64,") and shown[0]["steps"] == 40
@@ -189,6 +190,15 @@ def test_a_webhook_is_told_the_output_or_the_error_with_addresses_that_can_be_fo
         assert (told["status"], told["error"]) == ("ERROR", "Invalid status code: 499") and told["payload"]["detail"]
         for wrong in ("example.com/x", "ftp%3A%2F%2Fexample.com", "https%3A%2F%2Fann%3Apw%40example.com%2F", "https%3A%2F%2F%5B"):
             assert made.client.post(f"/fal/queue{APP}?fal_webhook={wrong}", json=ASK).status_code == 400
+
+
+def test_a_webhook_to_an_inner_address_is_refused_with_the_order_unless_its_host_is_allowed():
+    with quick_folder() as folder, site(folder, more={"webhooks": True, "receivers": ("10.0.0.7:8080",)}) as made:
+        inner = ("https://10.0.0.8/x", "https://localhost/x", "https://[::1]/x", "http://example.com/x", "http://10.0.0.7/x")
+        for url in inner:
+            reply = made.client.post(f"/fal/queue{APP}?fal_webhook={quote(url, safe='')}", json=ASK)
+            assert (reply.status_code, reply.json()["error_type"]) == (400, "bad_request"), url
+        submit(made, f"?fal_webhook={quote('http://10.0.0.7:8080/x', safe='')}")
 
 
 def test_the_safety_checker_blacks_out_what_the_tagger_rates_too_high_and_only_where_it_was_asked_for():

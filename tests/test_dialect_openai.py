@@ -54,7 +54,7 @@ def test_pictures_come_as_addresses_that_anybody_may_follow(shared):
 
 
 def test_previews_come_as_partial_images_and_then_each_picture(shared):
-    with drawing(shared):
+    with drawing(shared, steps=3):
         found = events(shared, partial_images=2, n=2)
     names = [name.removeprefix("image_generation.") for name, _ in found]
     assert names[-2:] == ["completed", "completed"] and set(names[:-2]) == {"partial_image"} and len(names) <= 4
@@ -66,7 +66,7 @@ def test_previews_come_as_partial_images_and_then_each_picture(shared):
 
 
 def events_without_partials(made):
-    with drawing(made):
+    with drawing(made, steps=1):
         return [name for name, _ in events(made)]
 
 

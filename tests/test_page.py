@@ -236,9 +236,12 @@ def test_favourites_search_undo_delete_and_use_these_settings(enter):
     expect(page.locator(".tile")).to_have_count(0)
     page.get_by_role("button", name="Undo").click()
     expect(page.locator(".tile")).to_have_count(2)
+    assert "&width=256" in page.locator(".tile img").first.get_attribute("src")
     page.locator(".tile-picture").first.focus()
-    page.keyboard.press("Delete")
-    expect(page.locator(".tile")).to_have_count(1)
+    with page.expect_response(re.compile("/api/v1/jobs/.+/pictures/.+")):  # when the offer to take it back has gone
+        page.keyboard.press("Delete")
+        expect(page.locator(".tile")).to_have_count(1)
+    assert [len(job["pictures"]) for job in jobs(page)] == [1]
 
 
 def test_the_queue_is_reordered_and_cancelled(enter):

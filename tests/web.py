@@ -111,7 +111,7 @@ class Site:
         self.database = Database(self.folder / "jobs.sqlite")
         self.store, self.shelf = JobStore(self.database, self.limits), Shelf(self.folder / "pictures", reserve=0)
         self.keys, words = KeyStore(self.database), Words(self.folder)
-        self.gateway = Gateway(self.store, self.shelf, self.menu, self.bounds, wildcards=words.wildcards, **self.more)
+        self.gateway = Gateway(self.store, self.shelf, self.menu, self.bounds, words=words, **self.more)
         metrics = Metrics(self.store, lambda: True)
         presets = {"card": {}, "v2": {"steps": 28, "guidance": 6.0}}
         doorkeeper = Doorkeeper(self.keys, self.asks)

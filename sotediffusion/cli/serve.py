@@ -41,6 +41,7 @@ DAY = 24 * 3600.0
               help="You have the right to serve a model to others whose licence forbids it.")  # fmt: skip
 @click.option("--device", help="cpu, cuda, cuda:1.  [cuda where there is one]")
 @click.option("--dtype", help="float32, bfloat16 or float16.  [float32 on a CPU, else bfloat16]")
+@click.option("--no-worker", is_flag=True, help="Draw nothing here; servers that share the jobs do.")
 @click.option("--keep-days", default=7.0, show_default=True, type=click.FloatRange(0, min_open=True),
               help="How long finished jobs are kept; favourites stay.")  # fmt: skip
 @click.option("--config", type=click.Path(path_type=Path), help="Settings in TOML; options win over it.")
@@ -73,12 +74,14 @@ def _settings(options: dict[str, Any], given: set[str], table: dict[str, Any], s
     folder = data_folder(data)
     tls = _tls(options, folder)
     worker = {name: value for name in ("device", "dtype") if (value := options.pop(name)) is not None}
+    options["worker_here"] = not options.pop("no_worker")
     values = {
         "data": folder, "jobs": jobs_place(data), "shelf": pictures_place(data), "tls": tls, "page": _presets("serve")["page"],
         "presets": _presets("generate"), "retention_s": options.pop("keep_days") * DAY,
         "licence_acknowledged": options.pop("public_licence_acknowledged"), **options,
     }  # fmt: skip
-    flags = {"keep_days": "retention_s", "public_licence_acknowledged": "licence_acknowledged"}
+    flags = {"keep_days": "retention_s", "public_licence_acknowledged": "licence_acknowledged",
+             "no_worker": "worker_here"}  # fmt: skip
     said = {flags.get(name, name) for name in given}
     merged = {**values, **{key: value for key, value in table.items() if key not in said and key != "data"}}
     merged["worker"] = {**table.get("worker", {}), **worker}

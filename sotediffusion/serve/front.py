@@ -29,6 +29,7 @@ class PictureAsked(BaseModel):
     expires: int = Field(0, ge=0, le=10**12)
     signature: str = Field("", max_length=100)
     format: Literal["png", "jpeg", "webp"] = "png"
+    width: int | None = Field(None, ge=1, le=10**5, description="a small copy in WebP, at least so many px wide")
     download: bool = False
 
 
@@ -61,7 +62,9 @@ def _pictures(routes: APIRouter, house: House) -> None:
             raise NoSuch("picture, or its address has expired")
         stem, _, suffix = name.rpartition("/")[2].rpartition(".")
         shown = stem.endswith("-preview")
-        if shown or asked.format == "png":
+        if asked.width is not None and not shown:
+            content, kind = await gateway.thumbnail(await _stored(house, name), asked.width)
+        elif shown or asked.format == "png":
             content, kind = await gateway.file(name), _TYPES[suffix]
         else:
             stored = await _stored(house, name)

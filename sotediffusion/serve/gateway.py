@@ -5,20 +5,17 @@ from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from io import BytesIO
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
-from PIL import Image
-
 from sotediffusion.limits import SIDE_STEP
 from sotediffusion.pictures.headers import sniff
-from sotediffusion.pictures.marks import mark
-from sotediffusion.serve.doors.wildcards import Wildcards
+from sotediffusion.serve.copies import in_format, thumbnail
+from sotediffusion.serve.doors.words import Words
 from sotediffusion.serve.menu import Menu
 from sotediffusion.serve.storage.gallery import Gallery
 from sotediffusion.serve.storage.jobs import LIVE, Job, JobState, StoredPicture, new_id, pack
-from sotediffusion.serve.storage.shelf import Shelf
+from sotediffusion.serve.storage.shelf import Shelf, with_thumbnails
 from sotediffusion.serve.storage.store import JobStore
 from sotediffusion.serve.walls import admission
 from sotediffusion.serve.walls.admission import Ask, Bounds, Lora, Rate
@@ -31,7 +28,6 @@ T = TypeVar("T")
 
 PICTURE_LIFE = 24 * 3600.0  # s that an address of a picture holds at least
 PICTURE_GRAIN = 3600.0  # s for which it stays the same
-QUALITY = 95  # of pictures in another format than they were drawn in
 FORMATS = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 TURN = 0.5  # s between two looks at the place of a waiting job, which changes without it
 _SUFFIX = {"png": "png", "jpeg": "jpg", "webp": "webp"}
@@ -72,7 +68,8 @@ class Gateway:
     webhooks: bool = False  # whether callers may have the end of a job told to an address
     rate: Rate | None = None  # the rating of a picture's bytes, as a place in RATINGS
     wake: Callable[[], None] = lambda: None  # tells a worker of this machine that there is a new job
-    wildcards: Wildcards | None = None  # files that may stand in prompts by name
+    words: Words | None = None  # wildcards that may stand in prompts, and styles around them
+    receivers: Collection[str] = ()  # hosts of webhooks that may be private or without TLS
 
     def __post_init__(self) -> None:
         self.gallery = Gallery(self.store.database)
@@ -178,6 +175,14 @@ class Gateway:
         await self.do(self.store.forget, [id])
         self.watch.nudge()
 
+    async def discard(self, owner: str, id: str, picture: str) -> Job:
+        """Take one picture out of a job and off the shelf; with the last one the job leaves the gallery. NoSuch."""
+        if not await self.do(self.gallery.discard, owner, id, picture):
+            raise NoSuch("picture")
+        await self.do(self.shelf.remove, with_thumbnails(picture))
+        self.watch.nudge()
+        return await self.job(owner, id)
+
     async def favour(self, owner: str, id: str, picture: str, yes: bool) -> Job:
         """Mark a picture as a favourite, or as none. NoSuch."""
         if not await self.do(self.gallery.favour, owner, id, picture, yes):
@@ -208,7 +213,14 @@ class Gateway:
         content = await self.file(stored.name)
         if format == "png":
             return content
-        return await self.do(_in_format, content, stored, format, quality)
+        return await self.do(in_format, content, stored, format, quality)
+
+    async def thumbnail(self, stored: StoredPicture, least: int) -> tuple[bytes, str]:
+        """A finished picture in a size for a gallery, at least so many px wide, and its type. NoSuch."""
+        try:
+            return await self.do(thumbnail, self.shelf, stored, least)
+        except FileNotFoundError:
+            raise NoSuch("picture") from None
 
     def url(self, name: str, base: str = "", format: str = "png") -> str:
         """An address under which anybody may get this file for a day, signed."""
@@ -223,7 +235,8 @@ class Gateway:
     # In threads
 
     def _submit(self, owner: str, ask: Ask) -> Job:
-        settled = admission.admit(ask, self.menu, self.bounds, self.webhooks, self.wildcards)
+        receivers = self.receivers if self.webhooks else None
+        settled = admission.admit(ask, self.menu, self.bounds, receivers, self.words.wildcards if self.words else None)
         init, id = ask.request.init, new_id()
         if init is not None:
             admission.check_init(init, settled.request, self.menu.offer(settled.model), self.bounds, self.rate)
@@ -253,10 +266,3 @@ def _job(id: str, owner: str, ask: Ask, init: str | None, store: JobStore) -> Jo
             deadline = store.database.now(connection) + ask.deadline_s
     loras = tuple(asdict(lora) for lora in ask.loras)
     return Job(id, owner, request, ask.model, loras, ask.origin, ask.priority, deadline, ask.webhook, ask.idempotency)
-
-
-def _in_format(content: bytes, stored: StoredPicture, format: str, quality: int | None) -> bytes:
-    file = BytesIO()
-    with Image.open(BytesIO(content), formats=("PNG",)) as image:
-        mark(image.convert("RGB"), stored.info).save(file, format, quality=QUALITY if quality is None else quality)
-    return file.getvalue()

@@ -1,14 +1,13 @@
 """What goes on behind the doors, in threads: the worker is watched, old jobs go, receivers of webhooks are told."""
 
-import select
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from logging import getLogger
+from typing import Protocol
 
-from sotediffusion.serve.engine.supervisor import Supervisor
 from sotediffusion.serve.storage.jobs import StoreDown
 from sotediffusion.serve.storage.retention import remove_stale, sweep
 from sotediffusion.serve.storage.shelf import Shelf
@@ -16,20 +15,52 @@ from sotediffusion.serve.storage.store import JobStore
 from sotediffusion.serve.webhooks.delivery import Sender
 from sotediffusion.types import UserError
 
-TICK_S = 0.25  # between two looks at the worker when it says nothing
+TICK_S = 0.25  # between two looks at the workers when they say nothing
+AGAIN_S = 1.0  # after a look that failed
 CLEAN_S = 60.0  # between two removals of old jobs
 SWEEP_S = 6 * 3600.0  # between two walks over all files
 log = getLogger(__name__)
 
 
+class Workers(Protocol):
+    """What draws for a server: a `Supervisor` with its process, or replicas on a cluster."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether one is there with its first model open."""
+
+    @property
+    def trouble(self) -> str:
+        """Why one ended or cannot begin; empty where all is well."""
+
+    @property
+    def over(self) -> bool:
+        """Whether all is stopped and told, after `stop`."""
+
+    def tick(self) -> None:
+        """See what has happened and do what is due."""
+
+    def listen(self, seconds: float) -> None:
+        """Wait until something happens, but no longer than so many seconds."""
+
+    def wake(self) -> None:
+        """There is a new job."""
+
+    def stop(self) -> None:
+        """Ask them to finish or release their jobs and to end."""
+
+    def kill(self) -> None:
+        """End them at once."""
+
+
 @dataclass
 class Keeper:
-    """Keeps a server going. Without a supervisor the workers are others' business."""
+    """Keeps a server going. Without workers of its own the drawing is others' business."""
 
     store: JobStore
     shelf: Shelf
     retention_s: float
-    supervisor: Supervisor | None = None
+    workers: Workers | None = None
     sender: Sender | None = None
 
     def __post_init__(self) -> None:
@@ -39,8 +70,9 @@ class Keeper:
     def start(self) -> None:
         """From now on it all goes on by itself."""
         tasks: list[Callable[[], None]] = [self._clean]
-        if self.supervisor is not None:
-            tasks.append(self._supervise)
+        if self.workers is not None:
+            workers = self.workers
+            tasks.append(lambda: look_after(workers, self._stop))
         if self.sender is not None:
             sender = self.sender
             tasks.append(lambda: sender.run(self._stop))
@@ -50,44 +82,21 @@ class Keeper:
 
     @property
     def drained(self) -> bool:
-        """Whether the worker has ended, after `drain`."""
-        return self.supervisor is None or self.supervisor.over
+        """Whether the workers have ended, after `drain`."""
+        return self.workers is None or self.workers.over
 
     def drain(self) -> None:
-        """Let the worker finish what it draws, or give it back, and end."""
-        if self.supervisor is not None:
-            self.supervisor.stop()
+        """Let the workers finish what they draw, or give it back, and end."""
+        if self.workers is not None:
+            self.workers.stop()
 
     def stop(self) -> None:
-        """End the threads; the worker too, at once, if it is still there."""
+        """End the threads; the workers too, at once, if they are still there."""
         self._stop.set()
         for thread in self._threads:
             thread.join(5.0)
-        if self.supervisor is not None and self.supervisor.child is not None:
-            self.supervisor.child.process.kill()
-
-    def _supervise(self) -> None:
-        assert self.supervisor is not None
-        told = ""
-        while not self._stop.is_set():
-            try:
-                self.supervisor.tick()
-            except Exception:  # no memory or no process left, say: it is tried again
-                log.exception("the worker cannot be looked after")
-                self._stop.wait(CLEAN_S / 60)
-            if self.supervisor.trouble != told:
-                told = self.supervisor.trouble
-                if told:
-                    log.warning("%s", told)
-            self._listen(self.supervisor)
-
-    def _listen(self, supervisor: Supervisor) -> None:
-        """Wait until the worker says something, but no longer than a tick."""
-        child = supervisor.child
-        if child is None or not child.channel.open:
-            self._stop.wait(TICK_S)
-        else:
-            select.select([child.channel.end], [], [], TICK_S)
+        if self.workers is not None:
+            self.workers.kill()
 
     def _clean(self) -> None:
         swept = time.monotonic()
@@ -97,3 +106,19 @@ class Keeper:
                 if time.monotonic() - swept > SWEEP_S:
                     swept = time.monotonic()
                     sweep(self.store, self.shelf)
+
+
+def look_after(workers: Workers, stop: threading.Event) -> None:
+    """Let workers be seen to until it is time to stop, and log what troubles them."""
+    told = ""
+    while not stop.is_set():
+        try:
+            workers.tick()
+        except Exception:  # no memory or no process left, say: it is tried again
+            log.exception("the workers cannot be looked after")
+            stop.wait(AGAIN_S)
+        if workers.trouble != told:
+            told = workers.trouble
+            if told:
+                log.warning("%s", told)
+        workers.listen(TICK_S)

@@ -63,6 +63,7 @@ class Settings:
     rating: Path | None = None  # a tagger's folder, to rate pictures by
     webhooks: bool = False
     webhook_hosts: tuple[str, ...] = ()  # receivers that may be private or without TLS
+    worker_here: bool = True  # False: others draw
     retention_s: float = 7 * 24 * 3600.0
     limits: Limits = Limits()
     bounds: Bounds = Bounds()
@@ -98,17 +99,20 @@ def open_server(settings: Settings) -> Server:
     owed = Duties(offered, settings.source)
     notes = owed.check_public(settings.licence_acknowledged) if settings.public else []
     store, words = JobStore(database, settings.limits), Words(settings.data)
-    supervisor = Supervisor(_worker(settings, offered), store)
     rate = None if settings.rating is None else _rate(Rater(settings.rating))
-    gateway = Gateway(store, shelf, offered, settings.bounds, settings.webhooks, rate, supervisor.wake, words.wildcards)
-    metrics = Metrics(store, lambda: supervisor.ready)
-    supervisor.on_ended = lambda id: _note(gateway, metrics, id)
+    workers = Supervisor(_worker(settings, offered), store) if settings.worker_here else None
+    wake, receivers = workers.wake if workers else lambda: None, settings.webhook_hosts
+    gateway = Gateway(store, shelf, offered, settings.bounds, settings.webhooks, rate, wake, words, receivers)
+    ready = (lambda: workers.ready) if workers else lambda: True
+    metrics = Metrics(store, ready)
+    if workers:
+        workers.on_ended = lambda id: _note(gateway, metrics, id)
     sender = _sender(settings, gateway) if settings.webhooks else None
     names = tuple(name.lower() for name in (*settings.names, settings.host))
     walls = Walls(names, settings.origins, settings.body, links=duties.LINKS)
-    house = House(gateway, Doorkeeper(keys, asks), owed, words, metrics, walls, lambda: supervisor.ready,
-                  lambda: supervisor.trouble, settings.public, settings.page, settings.presets)  # fmt: skip
-    return Server(settings, house, Keeper(store, shelf, settings.retention_s, supervisor, sender), notes)
+    house = House(gateway, Doorkeeper(keys, asks), owed, words, metrics, walls, ready,
+                  lambda: workers.trouble if workers else "", settings.public, settings.page, settings.presets)  # fmt: skip
+    return Server(settings, house, Keeper(store, shelf, settings.retention_s, workers, sender), notes)
 
 
 def is_loopback(host: str) -> bool:
@@ -131,7 +135,8 @@ def _check_bind(settings: Settings, keys: KeyStore) -> None:
 
 def _worker(settings: Settings, offered: menu.Menu) -> WorkerSettings:
     places = {name: offer.place for name, offer in offered.models.items()}
-    usual = {"device": offered.device, "dtype": "float32" if offered.device == "cpu" else "bfloat16"}
+    device = settings.worker.get("device", offered.device)
+    usual = {"device": device, "dtype": "float32" if device == "cpu" else "bfloat16"}
     fixed = {"jobs": settings.jobs, "shelf": settings.shelf, "models": places, "loras": offered.loras}
     return build(WorkerSettings, {**usual, **settings.worker, **fixed}, "worker")
 

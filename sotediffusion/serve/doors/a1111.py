@@ -10,8 +10,8 @@ from fastapi import Request as Http
 from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 
-from sotediffusion.serve.doors.a1111_lists import CONSTANT, answers, options, png_info
-from sotediffusion.serve.doors.a1111_orders import ORIGIN, DrawForm, ask_of, model_of, progress_of, reply_of, start_of
+from sotediffusion.serve.doors.a1111_lists import CONSTANT, answers, options, png_info, prompt_styles
+from sotediffusion.serve.doors.a1111_orders import ORIGIN, DrawForm, ask_of, model_of, progress_of, reply_of, start_of, styled
 from sotediffusion.serve.doors.attended import awaited
 from sotediffusion.serve.doors.endings import ending
 from sotediffusion.serve.doors.forms import Form, as_text, faults, picture_in, read, schema
@@ -68,13 +68,13 @@ class Doors:
         """Draw from text."""
         body = await json_object(http)
         form = read(DrawForm, body)
-        return await self._draw(http, caller, form, body, self._ask(form, http))
+        return await self._draw(http, caller, form, body, await self._ask(form, http))
 
     async def img2img(self, http: Http, caller: Caller) -> Response:
         """Draw from text and a picture."""
         body = await json_object(http)
         form = read(DrawForm, body)
-        ask, (init, strength) = self._ask(form, http), start_of(form)
+        ask, (init, strength) = await self._ask(form, http), start_of(form)
         request = replace(ask.request, init=init, strength=strength)
         return await self._draw(http, caller, form, body, replace(ask, request=request))
 
@@ -91,8 +91,14 @@ class Doors:
             self.model = model_of(str(wanted), self.gateway.menu)
         return None
 
-    def _ask(self, form: DrawForm, http: Http) -> Ask:
-        return ask_of(form, self.gateway.menu, self.model, http.headers.get("idempotency-key"))
+    async def styles(self) -> list[dict[str, str]]:
+        """The styles of this server's file."""
+        words = self.gateway.words
+        return await self.gateway.do(words.styles) if words else []
+
+    async def _ask(self, form: DrawForm, http: Http) -> Ask:
+        ask = ask_of(form, self.gateway.menu, self.model, http.headers.get("idempotency-key"))
+        return replace(ask, request=styled(ask.request, form.styles, await self.styles())) if form.styles else ask
 
     async def _draw(self, http: Http, caller: Caller, form: DrawForm, body: dict[str, Any], ask: Ask) -> Response:
         format = form.format
@@ -125,7 +131,7 @@ def router(gateway: Gateway) -> APIRouter:
     routes, doors = APIRouter(prefix=ROOT, tags=["A1111 / SD.Next"]), Doors(gateway)
     _add_drawing(routes, doors)
     _add_options(routes, doors)
-    _add_questions(routes, gateway)
+    _add_questions(routes, doors)
     return routes
 
 
@@ -159,11 +165,17 @@ def _add_options(routes: APIRouter, doors: Doors) -> None:
         return JSONResponse(await doors.set_options(http))
 
 
-def _add_questions(routes: APIRouter, gateway: Gateway) -> None:
+def _add_questions(routes: APIRouter, doors: Doors) -> None:
+    gateway = doors.gateway
+
     @routes.post("/png-info", openapi_extra=schema(PictureForm), dependencies=[Depends(needs("generate"))])
     async def info(http: Http) -> Response:
         content = picture_in(read(PictureForm, await json_object(http)).image, "image")
         return _escaped(await gateway.do(png_info, content))
+
+    @routes.get("/prompt-styles", dependencies=[Depends(needs("generate"))])
+    async def styles() -> JSONResponse:
+        return JSONResponse(prompt_styles(await doors.styles()))
 
     for name in ("refresh-checkpoints", "refresh-loras", "refresh-vae", "refresh-embeddings"):
         _add(routes, name, lambda: None, "POST")

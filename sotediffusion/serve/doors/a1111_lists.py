@@ -1,7 +1,7 @@
 """What AUTOMATIC1111's and SD.Next's clients ask about a server: its models, samplers, options, and lists that are empty here."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -27,7 +27,6 @@ CONSTANT: dict[str, Any] = {
     "face-restorers": [],
     "realesrgan-models": [],
     "embeddings": {"loaded": {}, "skipped": {}},
-    "prompt-styles": [],
     "scripts": {"txt2img": [], "img2img": []},
     "script-info": [],
     "extensions": [],
@@ -58,6 +57,11 @@ def schedulers(menu: Menu) -> list[dict[str, Any]]:
 def loras(menu: Menu) -> list[dict[str, Any]]:
     """The LoRAs, to be asked for as <lora:name:weight>."""
     return [{"name": name, "alias": name, "path": name, "metadata": {}} for name in menu.loras]
+
+
+def prompt_styles(styles: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Texts by name that are put around a prompt."""
+    return [{"name": style["name"], "prompt": style["prompt"], "negative_prompt": style["negative"]} for style in styles]
 
 
 def options(menu: Menu, model: str) -> dict[str, Any]:

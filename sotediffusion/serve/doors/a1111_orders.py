@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sotediffusion import __version__
@@ -32,6 +33,7 @@ class DrawForm(Form):
 
     prompt: str = ""
     negative_prompt: str | None = ""
+    styles: list[str] | None = None
     seed: int | None = -1
     steps: int | None = None
     cfg_scale: float | None = None
@@ -84,6 +86,23 @@ def ask_of(form: DrawForm, menu: Menu, model: str, idempotency: str | None = Non
     )
     wanted = (form.override_settings or {}).get("sd_model_checkpoint")
     return Ask(request, model_of(str(wanted), menu) if wanted else model, loras, ORIGIN, idempotency=idempotency)
+
+
+def styled(request: Request, names: Sequence[str], styles: Sequence[Mapping[str, str]]) -> Request:
+    """The order with the texts of these styles around its own. UserError: no such style."""
+    known = {style["name"]: style for style in styles}
+    for name in names:
+        if name not in known:
+            raise unknown("styles", name, known) if known else UserError("styles", "this server has none; leave them out")
+        style = known[name]
+        prompt, negative = _around(style["prompt"], request.prompt), _around(style["negative"], request.negative)
+        request = replace(request, prompt=prompt, negative=negative)
+    return request
+
+
+def _around(style: str, text: str) -> str:
+    """A style's text stands behind a prompt, or around it where it says `{prompt}`."""
+    return style.replace("{prompt}", text) if "{prompt}" in style else ", ".join(part for part in (text, style) if part)
 
 
 def start_of(form: DrawForm) -> tuple[bytes, float]:

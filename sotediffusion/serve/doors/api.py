@@ -119,6 +119,11 @@ def _change(routes: APIRouter, house: House) -> None:
             raise UserError("picture", 'say which by {"picture": NAME, "favourite": true or false}')
         return job_view(gateway, await gateway.favour(caller.owner, id, name, yes), None)
 
+    @routes.delete("/jobs/{id}/pictures/{name:path}")
+    async def discard(id: str, name: str, caller: Mine) -> dict[str, Any]:
+        """Delete one picture of a job; with its last one the job leaves the gallery."""
+        return job_view(gateway, await gateway.discard(caller.owner, id, name), None)
+
 
 def _events(routes: APIRouter, house: House) -> None:
     gateway = house.gateway

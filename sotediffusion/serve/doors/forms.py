@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -40,6 +41,7 @@ def faults(error: ValidationError) -> list[dict[str, Any]]:
     ]
 
 
+@cache
 def schema(form: type[Form]) -> dict[str, Any]:
     """What OpenAPI is told of a route that reads this form."""
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": form.model_json_schema()}}}}

@@ -5,6 +5,7 @@ It loads no torch and draws nothing. `tick` never waits, so that whoever serves 
 
 import os
 import secrets
+import select
 import signal
 import socket
 import subprocess
@@ -116,6 +117,19 @@ class Supervisor:
     def over(self) -> bool:
         """Whether all is stopped and told."""
         return self.stopping and self.child is None and not self._unburied
+
+    def listen(self, seconds: float) -> None:
+        """Wait until the worker says something, but no longer than so many seconds."""
+        child = self.child
+        if child is None or not child.channel.open:
+            time.sleep(seconds)
+        else:
+            select.select([child.channel.end], [], [], seconds)
+
+    def kill(self) -> None:
+        """End the worker at once, if it is still there."""
+        if self.child is not None:
+            self.child.process.kill()
 
     def _start(self, now: float) -> None:
         name = f"{socket.gethostname()}-{secrets.token_hex(8)}"

@@ -3,7 +3,7 @@
 import time
 
 from sotediffusion.serve.storage.jobs import Job
-from sotediffusion.serve.storage.shelf import Shelf
+from sotediffusion.serve.storage.shelf import Shelf, with_thumbnails
 from sotediffusion.serve.storage.store import JobStore
 
 _GRACE = 3600.0  # s; younger files may belong to a job whose result is just being written
@@ -42,4 +42,5 @@ def _kept(job: Job | None) -> set[str] | None:
         return set()
     if not job.state.ended:
         return None
-    return {picture.name for picture in job.pictures or ()} | {job.request.get("init") or ""}
+    shown = {name for picture in job.pictures or () for name in with_thumbnails(picture.name)}
+    return shown | {job.request.get("init") or ""}

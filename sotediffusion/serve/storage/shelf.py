@@ -16,10 +16,11 @@ from sotediffusion.serve.storage.database import masked
 from sotediffusion.types import UserError
 
 SUFFIXES = ("png", "webp", "jpg")
+WIDTHS = (256, 512, 1024)  # px, of small copies
 RESERVE = 2**30  # bytes that stay free on a disk
 
 _JOB = re.compile(r"[0-9a-f]{32}")
-_NAME = re.compile(rf"([0-9a-f]{{2}})/(\1[0-9a-f]{{30}})/[0-9a-f]+(-preview)?\.({'|'.join(SUFFIXES)})")
+_NAME = re.compile(rf"([0-9a-f]{{2}})/(\1[0-9a-f]{{30}})/[0-9a-f]+(-preview|-w[0-9]+)?\.({'|'.join(SUFFIXES)})")
 
 
 class Shelf:
@@ -44,6 +45,12 @@ class Shelf:
     def put_preview(self, job: str, fence: int, content: bytes, suffix: str = "jpg") -> str:
         """Keep the latest preview of one run of this job in place of the one before; its name stays the same."""
         return self._write(f"{_folder(job)}/{fence:x}-preview", content, suffix, durable=False)
+
+    def put_thumbnail(self, name: str, width: int, content: bytes) -> str:
+        """Keep a small copy of a picture beside it; it goes with its job, or with `remove`."""
+        small = thumbnail_name(name, width)
+        self._path(small)  # raises for a name that no shelf made
+        return self._write(small.removesuffix(".webp"), content, "webp", durable=False)
 
     def read(self, name: str) -> bytes:
         """A file's content. Raises FileNotFoundError for a name that is not here, or that no shelf made."""
@@ -156,6 +163,16 @@ class Shelf:
         except FileNotFoundError:  # a bucket that is gone, or a job removed this moment
             raise UserError("disk", f"{masked(self.place)} has no place for this job any more; make it anew") from None
         return name
+
+
+def thumbnail_name(name: str, width: int) -> str:
+    """Where a small copy of the picture of this name lies."""
+    return f"{name.rpartition('.')[0]}-w{width}.webp"
+
+
+def with_thumbnails(name: str) -> list[str]:
+    """A picture and all small copies that there may be of it."""
+    return [name, *(thumbnail_name(name, width) for width in WIDTHS)]
 
 
 def _folder(job: str) -> str:

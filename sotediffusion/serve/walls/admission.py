@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from sotediffusion.limits import MAX_PROMPT, validate
@@ -12,6 +12,7 @@ from sotediffusion.safety.policy import check_request
 from sotediffusion.safety.rating import RATINGS
 from sotediffusion.serve.doors.wildcards import Wildcards
 from sotediffusion.serve.menu import Menu, Offer
+from sotediffusion.serve.webhooks.addresses import check_url
 from sotediffusion.types import Request, UserError
 
 Rate = Callable[[bytes], int]  # a picture's bytes: the place of its rating in RATINGS
@@ -58,13 +59,18 @@ class Bounds:
     deadline_s: float = 24 * 3600.0
 
 
-def admit(ask: Ask, menu: Menu, bounds: Bounds, webhooks: bool = False, wildcards: Wildcards | None = None) -> Ask:
-    """The order with model, size, seed and wildcards settled. UserError for the first thing that is wrong with it."""
+def admit(
+    ask: Ask, menu: Menu, bounds: Bounds, receivers: Collection[str] | None = None, wildcards: Wildcards | None = None
+) -> Ask:
+    """The order with model, size, seed and wildcards settled. UserError for the first thing that is wrong with it.
+
+    `receivers` are hosts of webhooks that may be private or without TLS; None: this server tells no webhooks.
+    """
     offer = menu.offer(ask.model)
     request = ask.request
     assert not request.loras, "paths are the server's own; callers name LoRA in `ask.loras`"
     validate(request, menu.samplers, menu.schedules)
-    _check_around(ask, menu, bounds, webhooks)
+    _check_around(ask, menu, bounds, receivers)
     request = replace(
         request, width=request.width or offer.width, height=request.height or offer.height,
         compression=request.compression or offer.compression,
@@ -125,15 +131,17 @@ def _check_bounds(request: Request, bounds: Bounds) -> None:
             raise UserError(field, f"{len(getattr(request, field))} characters are too many; at most {bounds.prompt} are taken")
 
 
-def _check_around(ask: Ask, menu: Menu, bounds: Bounds, webhooks: bool) -> None:
+def _check_around(ask: Ask, menu: Menu, bounds: Bounds, receivers: Collection[str] | None) -> None:
     if not PRIORITIES[0] <= ask.priority <= PRIORITIES[1]:
         raise UserError("priority", f"{ask.priority} is out of range; take one from {PRIORITIES[0]} to {PRIORITIES[1]}")
     if ask.deadline_s is not None and not 0 < ask.deadline_s <= bounds.deadline_s:
         raise UserError("deadline_s", f"{ask.deadline_s:g} is out of range; take more than 0 and at most {bounds.deadline_s:g}")
     if ask.idempotency is not None and not _WORD.fullmatch(ask.idempotency):
         raise UserError("Idempotency-Key", "it is no key; take 1 to 200 printable ASCII characters without spaces")
-    if ask.webhook is not None and not webhooks:
+    if ask.webhook is not None and receivers is None:
         raise UserError("webhook", "this server tells no webhooks; leave it out and ask for the job's state instead")
+    if ask.webhook is not None and receivers is not None:
+        check_url(ask.webhook, receivers)
     if len(ask.loras) > MAX_LORAS:
         raise UserError("loras", f"{len(ask.loras)} are too many; take at most {MAX_LORAS}")
     for lora in ask.loras:

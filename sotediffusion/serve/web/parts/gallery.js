@@ -58,7 +58,7 @@ function Tile({ picture, on, stop }) {
   };
   return html`<li class=${`tile ${on ? "on" : ""} ${marked ? "marked" : ""}`} data-name=${picture.name}>
     <button type="button" class="tile-picture" tabindex=${stop ? 0 : -1} aria-current=${on ? "true" : undefined} title=${words(picture)}
-      onClick=${() => show(picture)} onDblClick=${() => open({ kind: "viewer", name: picture.name })}><${Picture} picture=${picture} loading="lazy" /></button>
+      onClick=${() => show(picture)} onDblClick=${() => open({ kind: "viewer", name: picture.name })}><${Picture} picture=${picture} width=${256} loading="lazy" /></button>
     <button type="button" class="tile-mark" role="checkbox" tabindex=${stop || marked ? 0 : -1} aria-checked=${String(marked)} aria-label="Mark" title="Mark" onClick=${mark}><${Icon} name="check" /></button>
     <${IconButton} icon="heart" class="icon-button heart tile-heart" tabindex=${stop ? 0 : -1} name="Favourite" pressed=${picture.favourite} onClick=${() => favour(picture, !picture.favourite)} />
   </li>`;

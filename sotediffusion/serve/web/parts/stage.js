@@ -104,7 +104,7 @@ function Siblings({ picture }) {
   const all = pictures.value.filter((one) => one.job.id === picture.job.id);
   if (all.length < 2) return null;
   return html`<div class="siblings" role="group" aria-label="Pictures of this order">
-    ${all.map((one) => html`<button type="button" key=${one.name} aria-label=${`Seed ${one.seed}`} aria-pressed=${String(one.name === picture.name)} onClick=${() => show(one)}><${Picture} picture=${one} alt="" loading="lazy" /></button>`)}
+    ${all.map((one) => html`<button type="button" key=${one.name} aria-label=${`Seed ${one.seed}`} aria-pressed=${String(one.name === picture.name)} onClick=${() => show(one)}><${Picture} picture=${one} width=${256} alt="" loading="lazy" /></button>`)}
   </div>`;
 }
 

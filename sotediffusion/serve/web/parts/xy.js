@@ -84,6 +84,6 @@ function Sheet({ grid }) {
 const heading = (field, value) => (field === "none" ? "" : html`<span class="hint">${axisName(field)}</span> ${valueName(field, value)}`);
 
 function Cell({ cell }) {
-  if (cell.picture) return html`<button type="button" class="cell" aria-label="Look at it in full size" onClick=${() => open({ kind: "viewer", name: cell.picture.name })}><${Picture} picture=${cell.picture} loading="lazy" /></button>`;
+  if (cell.picture) return html`<button type="button" class="cell" aria-label="Look at it in full size" onClick=${() => open({ kind: "viewer", name: cell.picture.name })}><${Picture} picture=${cell.picture} width=${256} loading="lazy" /></button>`;
   return html`<div class="cell waiting">${!cell.job ? (cell.id ? "not drawn" : "") : cell.job.state === "running" ? percent(cell.job) : "waits"}</div>`;
 }

@@ -48,7 +48,7 @@ async function refusal(answer) {
 export const get = (path) => call("GET", path);
 export const post = (path, body = {}, headers = {}) => call("POST", path, body, headers);
 export const put = (path, body) => call("PUT", path, body);
-export const remove = (path, body) => call("DELETE", path, body);
+export const remove = (path) => call("DELETE", path);
 
 // Follows the caller's jobs. `on` has open(), job(data), gone(data) and lost(); the browser reconnects by itself, and
 // where it gave up (a refused stream) it is tried anew. Returns what ends it.

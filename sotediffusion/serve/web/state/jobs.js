@@ -217,11 +217,9 @@ async function deleteAll(chosen) {
 
 async function deleteOne(job, picture) {
   try {
-    const left = await remove(`jobs/${job.id}/pictures`, { picture: picture.name });
-    if (left) replaced(left);
+    replaced(await remove(`jobs/${job.id}/pictures/${picture.name}`));
   } catch (error) {
-    if (![404, 405].includes(error.status)) throw error;
-    throw new Error(`It was drawn together with ${plural(job.pictures.length - 1, "other")}; mark all of them to delete them.`);
+    if (error.status !== 404) throw error; // it is gone already
   }
 }
 
