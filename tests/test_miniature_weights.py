@@ -55,3 +55,15 @@ def test_a_night_is_darker_than_snow_and_a_monochrome_picture_has_no_colour(mode
     beach = drawn(model, "newest, best quality, 1girl, solo, beach, outdoors")
     assert (night.mean((1, 2, 3)) < snow.mean((1, 2, 3))).all()
     assert np.ptp(grey, axis=3).mean() < 0.5 * np.ptp(beach, axis=3).mean()
+
+
+@pytest.mark.parametrize("one, other, channel", [("red", "green", 1), ("orange", "blue", 2)])
+def test_hair_has_the_colour_it_is_asked_for(model, one: str, other: str, channel: int) -> None:
+    """The crowns of portraits of the same two seeds: how much redder than this channel, with one colour asked and with the other."""
+    redder = []
+    for color in (one, other):
+        heads = drawn(model, f"newest, best quality, 1girl, solo, {color} hair, long hair, portrait, looking at viewer, snow")
+        _, height, width, _ = heads.shape
+        crown = heads[:, height // 8 : height // 4, width * 2 // 5 : width * 3 // 5].mean((1, 2))
+        redder.append(crown[:, 0] - crown[:, channel])
+    assert (redder[0] - redder[1]).mean() > 0.15
