@@ -59,7 +59,7 @@ def test_a_night_is_darker_than_snow_and_a_monochrome_picture_has_no_colour(mode
 
 @pytest.mark.parametrize("one, other, channel", [("red", "green", 1), ("orange", "blue", 2)])
 def test_hair_has_the_colour_it_is_asked_for(model, one: str, other: str, channel: int) -> None:
-    """The crowns of portraits of the same two seeds: how much redder than this channel, with one colour asked and with the other."""
+    """Crowns of portraits of the same two seeds, with one colour asked for and the other: how much redder than this channel."""
     redder = []
     for color in (one, other):
         heads = drawn(model, f"newest, best quality, 1girl, solo, {color} hair, long hair, portrait, looking at viewer, snow")
