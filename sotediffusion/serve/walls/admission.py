@@ -138,9 +138,9 @@ def _check_around(ask: Ask, menu: Menu, bounds: Bounds, receivers: Collection[st
         raise UserError("deadline_s", f"{ask.deadline_s:g} is out of range; take more than 0 and at most {bounds.deadline_s:g}")
     if ask.idempotency is not None and not _WORD.fullmatch(ask.idempotency):
         raise UserError("Idempotency-Key", "it is no key; take 1 to 200 printable ASCII characters without spaces")
-    if ask.webhook is not None and receivers is None:
-        raise UserError("webhook", "this server tells no webhooks; leave it out and ask for the job's state instead")
-    if ask.webhook is not None and receivers is not None:
+    if ask.webhook is not None:
+        if receivers is None:
+            raise UserError("webhook", "this server tells no webhooks; leave it out and ask for the job's state instead")
         check_url(ask.webhook, receivers)
     if len(ask.loras) > MAX_LORAS:
         raise UserError("loras", f"{len(ask.loras)} are too many; take at most {MAX_LORAS}")

@@ -69,19 +69,6 @@ def latent_layers(c_latent: int, width: int) -> nn.Sequential:
     )  # fmt: skip
 
 
-class LatentHead(nn.Module):
-    """Latents (B, c_latent, h, w) -> one vector (B, out) a picture: logits of tags, or a place among captions."""
-
-    def __init__(self, c_latent: int, out: int, width: int = 192):
-        super().__init__()
-        self.layers = latent_layers(c_latent, width)
-        self.read = nn.Linear(2 * width, out)
-
-    def forward(self, latents: Tensor) -> Tensor:
-        x = self.layers(latents)
-        return self.read(torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1))
-
-
 def no_dropout(network: nn.Module) -> None:
     """Turn dropout off: drawn pictures are endless, and its random numbers cost a sixth of a step."""
     for module in network.modules():

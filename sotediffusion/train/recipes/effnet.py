@@ -16,7 +16,8 @@ from sotediffusion.models.effnet import Block, EffNetEncoder
 from sotediffusion.models.previewer import Previewer
 from sotediffusion.train.data import Batch, Folder, pixels
 from sotediffusion.train.loop import Options
-from sotediffusion.train.recipes.base import LatentHead, Recipe, refresh_norms
+from sotediffusion.train.recipes.base import Recipe, latent_layers, refresh_norms
+from sotediffusion.train.recipes.tags import marks, telling_loss, told_wrong
 
 DEFAULTS = Options(images=400_000, batch=16, lr=6e-4, decay=0.02, ema=10_000, bf16=True)
 LATENT_NOISE = 0.1  # of a latent's standard deviation, which is one
@@ -30,15 +31,6 @@ def vocabulary(folder: Folder) -> list[str]:
     """The tags of the folder's first samples that are not too rare, sorted."""
     counts = Counter(tag for entry in folder.entries[:CENSUS] for group in entry.tags.values() for tag in group)
     return sorted(tag for tag, count in counts.items() if count >= min(RAREST, max(1, len(folder) // 2)))
-
-
-def labels(batch: Batch, index: dict[str, int]) -> Tensor:
-    """(B, tags), one where a sample has a tag."""
-    result = torch.zeros(batch.size, len(index))
-    for row, groups in enumerate(batch.tags):
-        for tag in (tag for group in groups.values() for tag in group if tag in index):
-            result[row, index[tag]] = 1.0
-    return result
 
 
 def opponent(picture: Tensor) -> Tensor:
@@ -58,6 +50,19 @@ def init_weights(effnet: EffNetEncoder, previewer: Previewer) -> None:
     nn.init.constant_(previewer.get_parameter(f"blocks.{len(previewer.blocks) - 1}.bias"), 0.5)
 
 
+class TagHead(nn.Module):
+    """Latents (B, c_latent, h, w) -> logits (B, out) of tags."""
+
+    def __init__(self, c_latent: int, out: int, width: int = 192):
+        super().__init__()
+        self.layers = latent_layers(c_latent, width)
+        self.read = nn.Linear(2 * width, out)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        x = self.layers(latents)
+        return self.read(torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1))
+
+
 class EffNetRecipe(Recipe):
     """Trains `effnet` and `previewer`, with `head` thrown away."""
 
@@ -68,7 +73,7 @@ class EffNetRecipe(Recipe):
         modules = {
             "effnet": effnet,
             "previewer": previewer,
-            "head": LatentHead(config.effnet.c_latent, len(self.index)),
+            "head": TagHead(config.effnet.c_latent, len(self.index)),
         }
         super().__init__({name: module.to(memory_format=torch.channels_last) for name, module in modules.items()}, folder)
 
@@ -81,13 +86,13 @@ class EffNetRecipe(Recipe):
         target = F.avg_pool2d(picture, picture.shape[2] // preview.shape[2])
         picture_loss = F.l1_loss(preview, target)
         color_loss = F.l1_loss(opponent(preview), opponent(target))
-        logits, truth = self.modules["head"](latents).float(), labels(batch, self.index).to(self.device)
-        tag_loss = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").sum(1).mean()
-        missed = ((logits > 0) != (truth > 0.5)).float().sum(1).mean()
+        tags = [[tag for group in groups.values() for tag in group] for groups in batch.tags]
+        logits, truth = self.modules["head"](latents).float(), marks(tags, self.index).to(self.device)
+        tag_loss = telling_loss(logits, truth)
         loss = PICTURE_WEIGHT * (picture_loss + color_loss) + TAG_WEIGHT * tag_loss
         return loss, {
             "preview L1": picture_loss.item(), "colour L1": color_loss.item(),
-            "tag loss": tag_loss.item(), "wrong tags": missed.item(),
+            "tag loss": tag_loss.item(), "wrong tags": told_wrong(logits, truth),
         }  # fmt: skip
 
     def weights(self, averages: dict[str, Tensor]) -> dict[str, Tensor]:

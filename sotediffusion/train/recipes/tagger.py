@@ -18,6 +18,7 @@ from sotediffusion.train.data import Batch, Folder
 from sotediffusion.train.loop import Options
 from sotediffusion.train.optim import Schedule
 from sotediffusion.train.recipes.base import Recipe, planes, refresh_norms
+from sotediffusion.train.recipes.tags import marks, telling_loss
 
 DEFAULTS = Options(images=800_000, batch=16, lr=1e-3, decay=0.02, ema=10_000, bf16=True, schedule=Schedule(warmup=8000))
 SIDE, SEEN = 448, 224  # px of the contract's square, and of what the network looks at
@@ -118,18 +119,11 @@ class TaggerRecipe(Recipe):
         self.index = {(tag.name, tag.category): i for i, tag in enumerate(self.tags)}
         super().__init__({"tagger": Tagger(len(self.tags), **shape).to(memory_format=torch.channels_last)}, folder)
 
-    def truth(self, batch: Batch) -> Tensor:
-        """(B, T), one where a picture has a tag."""
-        result = torch.zeros(batch.size, len(self.tags))
-        for row, groups in enumerate(batch.tags):
-            result[row, [self.index[tag] for tag in tags_shown(groups)]] = 1.0
-        return result.to(self.device)
-
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Cross-entropy of all tags, summed; logged are precision and recall of the batch at even chances."""
         logits = self.modules["tagger"](squared(planes(batch.fields["pictures"]), varied=True).to(self.device)).float()
-        truth = self.truth(batch)
-        loss = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").sum(1).mean()
+        truth = marks([tags_shown(groups) for groups in batch.tags], self.index).to(self.device)
+        loss = telling_loss(logits, truth)
         told, right = (logits > 0).sum().item(), ((logits > 0) & (truth > 0)).sum().item()
         return loss / 10, {"precision": right / max(told, 1), "recall": right / truth.sum().item()}
 

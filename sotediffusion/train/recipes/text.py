@@ -5,8 +5,6 @@ its picture (CLIP, Radford et al. 2021) a caption needs only what tells a hundre
 reader of such a tower knew backgrounds, but not hair colours. Here every tag of every caption counts, and no picture is needed.
 """
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sotediffusion.models.cascade import CascadeConfig
@@ -15,6 +13,7 @@ from sotediffusion.train.captions import Captions
 from sotediffusion.train.data import Batch
 from sotediffusion.train.loop import Options, Source
 from sotediffusion.train.recipes.base import Recipe
+from sotediffusion.train.recipes.tags import marks, telling_loss, told_wrong
 
 DEFAULTS = Options(images=600_000, batch=128, lr=1e-3, decay=0.02, ema=10_000, bf16=True)
 
@@ -54,21 +53,17 @@ class TextRecipe(Recipe):
         text = TextTower(config.text)
         init_text(text)
         super().__init__({"text": text, "reader": Reader(config.text.width, config.text.projection, len(tags))}, source)
-        self.captions, self.places = captions, {tag: place for place, tag in enumerate(tags)}
+        self.captions, self.index = captions, {tag: place for place, tag in enumerate(tags)}
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Cross-entropy of which tags each caption has, summed over the tags, a mean over both ways of reading."""
         captions = self.captions.compose(batch.tags, batch.keys)
         tokens, mask = self.captions.tokens(captions)
         tokens, mask = tokens.to(self.device), mask.to(self.device)
-        truth = torch.zeros(len(captions), len(self.places))
-        for row, tags in enumerate(captions):
-            truth[row, [self.places[tag] for tag in tags]] = 1.0
-        truth = truth.to(self.device)
+        truth = marks(captions, self.index).to(self.device)
         attended, pooled = self.modules["reader"](*self.modules["text"](tokens, mask), mask)
-        losses = [F.binary_cross_entropy_with_logits(x, truth, reduction="sum") / len(truth) for x in (attended, pooled)]
-        told = {"wrong by tokens": attended, "wrong by pooled": pooled}
-        return torch.stack(losses).mean(), {name: ((x > 0) != truth).sum(1).float().mean().item() for name, x in told.items()}
+        wrong = {"wrong by tokens": told_wrong(attended, truth), "wrong by pooled": told_wrong(pooled, truth)}
+        return (telling_loss(attended, truth) + telling_loss(pooled, truth)) / 2, wrong
 
     def weights(self, averages: dict[str, Tensor]) -> dict[str, Tensor]:
         """The tower's."""
