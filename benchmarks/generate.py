@@ -75,7 +75,8 @@ def fast(cascade: Cascade, seed: int) -> Any:
     """One picture by the product's own face in bfloat16."""
     from sotediffusion import StableCascadeCombinedPipeline
 
-    pipe = StableCascadeCombinedPipeline(copy.deepcopy(cascade)).to(dtype=torch.bfloat16)
+    own = replace(cascade, **{name: copy.deepcopy(network) for name, network in cascade.parts().items()})  # type: ignore[arg-type]
+    pipe = StableCascadeCombinedPipeline(own).to(dtype=torch.bfloat16)
     pipe.set_progress_bar_config(disable=True)
     return lambda: _call(pipe, cascade, seed)
 
