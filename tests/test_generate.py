@@ -33,6 +33,7 @@ from sotediffusion.generate import (
     settle,
     step,
 )
+from sotediffusion.models.stage_b import lay_out
 from sotediffusion.types import Event, Picture, Request, UserError
 
 LONG = "cat ears, pink hair, long hair, " * 24  # three chunks of 77 tokens
@@ -276,6 +277,16 @@ def test_a_network_that_says_v_draws_what_one_draws_that_says_the_noise(part: st
     (picture,) = generate(said, SMALL)
     difference = np.abs(np.asarray(picture.image).astype(int) - pixels(SMALL))
     assert difference.max() <= 1
+
+
+def test_stage_b_may_see_each_cell_over_its_own_pixels_instead_of_stretched() -> None:
+    effnet = torch.arange(6.0).view(1, 1, 2, 3)
+    assert lay_out(effnet, (4, 6), "corners") is effnet
+    assert torch.equal(lay_out(effnet, (4, 6), "cells"), effnet.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    cascade = tiny_cascade()
+    laid = replace(cascade, conventions=replace(cascade.conventions, prior_layout="cells"))
+    (picture,) = generate(laid, SMALL)
+    assert not np.array_equal(np.asarray(picture.image), pixels(SMALL))
 
 
 @pytest.mark.parametrize(

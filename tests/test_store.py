@@ -377,6 +377,9 @@ def test_a_model_that_says_v_is_not_written_for_programs_that_would_take_it_for_
         with pytest.raises(UserError, match="it says v; write it as 'folder'"):
             store.convert(tmp_path / "own", tmp_path / "other", format)
     assert [path.name for path in tmp_path.iterdir()] == ["own"]
+    laid = replace(cascade, conventions=replace(EXPECTS, prior_layout="cells"))
+    with pytest.raises(UserError, match="programs that stretch Stage C's cells"):
+        store.save_cascade(laid, tmp_path / "other", "comfyui")
     settings = (tmp_path / "own" / "model.toml").read_text()
     (tmp_path / "own" / "model.toml").write_text(settings.replace('prediction_c = "v"', 'prediction_c = "x0"'))
     with pytest.raises(UserError, match="prediction_c: 'x0' is not known"):

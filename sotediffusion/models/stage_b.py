@@ -3,10 +3,20 @@
 B batch, P pooled texts, h w prior cells, H W Stage B cells. https://arxiv.org/abs/2306.00637.
 """
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .layers import Norm, Pointwise, layer_norm, resize
 from .unet import Conditioning, UNet, UNetConfig
+
+# "corners": stretched from corner to corner, so that how wide a cell is hangs on their number; as published.
+# "cells": each over what it was made from. Of few cells a small network learns then what a large one learns anyway.
+LAYOUTS = ("corners", "cells")
+
+
+def lay_out(effnet: Tensor, cells: tuple[int, int], layout: str) -> Tensor:
+    """Prior latents (B, c, h, w) for `StageB.condition`: as they are, which stretches them, or (B, c, *cells), whole cells."""
+    return F.interpolate(effnet, size=cells, mode="nearest-exact") if layout == "cells" else effnet
 
 
 class StageB(UNet):

@@ -8,8 +8,8 @@ from sotediffusion.config import read_toml
 from sotediffusion.models.cascade import PARTS, SIZES, Cascade, Conventions
 from sotediffusion.text.tokenizer import FolderTokenizer
 from sotediffusion.train.parts import with_tokenizer
+from sotediffusion.train.recipes import stage_b, stage_c
 from sotediffusion.train.recipes.base import read_part
-from sotediffusion.train.recipes.stage_c import PREDICTION
 from sotediffusion.types import UserError
 from sotediffusion.weights.bundle import TOKENIZER_FILES
 from sotediffusion.weights.store import save_cascade
@@ -37,7 +37,9 @@ def assemble(runs: Path, out: Path, size: str = "miniature", dtype: str = "float
         part: read_part(runs / RUNS[part], part, network(getattr(config, part))).to(memory_format=torch.contiguous_format)
         for part, network in PARTS.items()
     }
-    conventions = Conventions("masked", "clamped", 32.0, width, height, width * height, PREDICTION, guidance_unit=GUIDANCE_UNIT)
+    conventions = Conventions("masked", "clamped", 32.0, width, height, width * height,
+                              prediction_c=stage_c.PREDICTION, prediction_b=stage_b.PREDICTION,
+                              prior_layout=stage_b.LAYOUT, guidance_unit=GUIDANCE_UNIT)
     cascade = Cascade(**networks, tokenizer=tokenizer, config=config, conventions=conventions,  # type: ignore[arg-type]
                       name=size, license="apache-2.0")
     save_cascade(cascade, out, "folder", dtype, over=True)

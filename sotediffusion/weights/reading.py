@@ -10,6 +10,7 @@ from typing import Any
 from ..config import build
 from ..diffusion.prediction import PREDICTIONS
 from ..models.cascade import Conventions
+from ..models.stage_b import LAYOUTS
 from ..names import unknown
 from ..types import UserError
 from . import configs, formats, licences
@@ -212,9 +213,9 @@ def _described(bundle: Bundle, about: Mapping[str, Any]) -> Bundle:
 
 def _conventions(table: Mapping[str, Any], where: str) -> Conventions:
     conventions = build(Conventions, table, where)
-    for name in ("prediction_c", "prediction_b"):
-        if getattr(conventions, name) not in PREDICTIONS:
-            raise unknown(f"{where}.{name}", getattr(conventions, name), PREDICTIONS)
+    for name, known in (("prediction_c", PREDICTIONS), ("prediction_b", PREDICTIONS), ("prior_layout", LAYOUTS)):
+        if getattr(conventions, name) not in known:
+            raise unknown(f"{where}.{name}", getattr(conventions, name), known)
     return conventions
 
 

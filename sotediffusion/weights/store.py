@@ -149,6 +149,9 @@ def _check_readers(bundle: Bundle, format: str) -> None:
     if format != "folder" and (expects.prediction_c, expects.prediction_b) != ("epsilon", "epsilon"):
         raise UserError("format", f"{format!r} is read by programs that take what this model says for noise, and it says v; "
                                   "write it as 'folder'")
+    if format != "folder" and expects.prior_layout != "corners":
+        raise UserError("format", f"{format!r} is read by programs that stretch Stage C's cells, and this model's Stage B sees "
+                                  "each over its own pixels; write it as 'folder'")
 
 
 def merge(source: Where, target: str | Path, loras: Sequence[tuple[str, float]], format: str = "folder",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sotediffusion.models.cascade import CascadeConfig
-from sotediffusion.models.stage_b import StageB
+from sotediffusion.models.stage_b import StageB, lay_out
 from sotediffusion.models.text import TextTower
 from sotediffusion.train.captions import Captions
 from sotediffusion.train.data import Batch
@@ -17,6 +17,8 @@ from sotediffusion.train.loss import CROP_STREAM, DROP_STREAM, DiffusionLoss, Ob
 from sotediffusion.train.recipes.base import Recipe, no_dropout
 
 DEFAULTS = Options(images=1_500_000, batch=16, lr=8e-4, decay=0.01, ema=30_000, bf16=True)
+PREDICTION = "v"  # by saying the noise it told less of its EffNet latents, given next to nothing else, than the previewer does
+LAYOUT = "cells"  # stretched, six to ten cells cannot be told where they lie
 KEEP = 0.9  # share of samples that see their EffNet latents; the others see zeros
 EFFNET_NOISE = 0.1  # largest standard deviation of noise on them: what Stage C draws is not exact
 CROP = 4  # EffNet cells a side
@@ -28,12 +30,13 @@ class StageBRecipe(Recipe):
     """Trains `stage_b` on cached latents of both kinds."""
 
     def __init__(self, config: CascadeConfig, source: Source, captions: Captions, text: TextTower,
-                 objective: Objective = Objective("x0")):
+                 objective: Objective = Objective("x0", most=3000.0)):
         stage_b = StageB(config.stage_b)
         stage_b.init_weights()
         no_dropout(stage_b)
         super().__init__({"stage_b": stage_b}, source)
-        self.captions, self.text, self.diffusion = captions, text, DiffusionLoss(objective)
+        self.patch = config.stage_b.patch
+        self.captions, self.text, self.diffusion = captions, text, DiffusionLoss(objective, PREDICTION)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """The diffusion loss given EffNet latents and pooled captions."""
@@ -45,8 +48,10 @@ class StageBRecipe(Recipe):
         with torch.no_grad():
             pooled = self.text(tokens, mask)[1]
         size = (latents.shape[2], latents.shape[3])
-        cond = self.modules["stage_b"].condition(effnet, pooled[:, None], size)
-        return self.diffusion(lambda x, r: self.modules["stage_b"](x, r, cond), latents, batch.keys)
+        stage_b = self.modules["stage_b"]
+        effnet = lay_out(effnet, (size[0] // self.patch, size[1] // self.patch), LAYOUT)
+        cond = stage_b.condition(effnet, pooled[:, None], size)
+        return self.diffusion(lambda x, r: stage_b(x, r, cond), latents, batch.keys)
 
     def conclude(self, join: Callable[[Tensor], Tensor]) -> None:
         """The loss's."""
