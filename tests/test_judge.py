@@ -175,6 +175,13 @@ def test_the_judge_reads_pictures_of_any_size():
     assert sum(p.numel() for p in Judge().parameters()) < 2.5e6
 
 
+def test_a_reader_knows_where_a_cell_lies():
+    torch.manual_seed(0)
+    reader, features = reading.Reader(4, 8).eval(), torch.randn(1, 4, 3, 2)
+    assert not torch.allclose(reader(features), reader(features.flip(2)), atol=1e-4)
+    assert not torch.allclose(reader(features), reader(features.flip(3)), atol=1e-4)
+
+
 def test_pairs_differ_in_the_asked_tag_only_and_prompts_are_escaped():
     source = adherence.cases(96 * 96, only_dated=True)
     for _ in range(5):

@@ -9,8 +9,8 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from .attention import attend
 from .dense import dense, plus
 from .response_norm import GlobalResponseNorm
 
@@ -101,24 +101,6 @@ class TimestepBlock(nn.Module):
     def forward(self, x: Tensor, r_embed: Tensor, constant: Tensor) -> Tensor:
         a, b = F.linear(r_embed, self.mapper.weight, constant)[:, None, None, :].chunk(2, dim=-1)  # (B, 1, 1, D)
         return torch.addcmul(b, x, 1 + a)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Scaled dot-product attention of q (B, heads, N, d) over k, v (B, heads, T, d); mask is added to the scores.
-
-    Training on a CPU spells it out: there the backward pass of torch's fused kernel takes several times as long. The scores,
-    of which there are N x T, are computed again for it and not kept.
-    """
-    if not (torch.is_grad_enabled() and q.device.type == "cpu"):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    found: Tensor = checkpoint(attend_plainly, q, k, v, mask, use_reentrant=False, preserve_rng_state=False)
-    return found
-
-
-def attend_plainly(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """What `attend` gives, product by product."""
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    return (scores if mask is None else scores + mask).softmax(dim=-1).to(v.dtype) @ v
 
 
 class PackedAttention(nn.Module):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import attend
+from .attention import attend
 
 
 @dataclass(frozen=True)

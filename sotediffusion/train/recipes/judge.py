@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sotediffusion.models.effnet import Block
 from sotediffusion.train.data import Batch, Folder, pixels
 from sotediffusion.train.judging import GROUPS, HIDDEN, NAMES, SIZES, targets_of
 from sotediffusion.train.loop import Options
 from sotediffusion.train.recipes.base import Recipe, latent_layers, read_part, refresh_norms
+from sotediffusion.train.recipes.cells import Cells, mixing
 
 JUDGE_DEFAULTS = Options(images=400_000, batch=16, lr=8e-4, decay=0.02, ema=10_000, bf16=True)
 PROBE_DEFAULTS = Options(images=400_000, batch=32, lr=8e-4, decay=0.02, ema=10_000)
@@ -25,45 +25,44 @@ NORM_BATCHES = 12
 
 
 class Reader(nn.Module):
-    """Features (B, d, h, w) -> logits (B, all choices); every group looks where it has learnt to look."""
+    """Features (B, d, h, w) -> logits (B, all choices); every group looks where it has learnt to look, and at the whole.
+
+    The whole, and where in the picture a cell lies, say what no cell shows: how much of a figure is seen, how many there are.
+    """
 
     def __init__(self, d_in: int, width: int):
         super().__init__()
-        self.mix = nn.Sequential(nn.Conv2d(d_in, width, 1, bias=False), nn.BatchNorm2d(width), nn.SiLU())
+        self.mix = mixing(d_in + 2, width)
         self.look = nn.Conv2d(width, len(GROUPS), 1)
         self.say = nn.Conv2d(width, sum(SIZES), 1)
-        nn.init.zeros_(self.look.weight)  # at first everywhere alike
+        self.whole = nn.Linear(width, sum(SIZES), bias=False)
+        for module in (self.look, self.whole):  # at first everywhere alike, and nothing of the whole
+            nn.init.zeros_(module.weight)
         owner = torch.repeat_interleave(torch.arange(len(GROUPS)), torch.tensor(SIZES))
         self.register_buffer("owner", owner, persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        x = self.mix(features)
+        x = self.mix(torch.cat([features, places(features)], 1))
         looks = self.look(x).float().flatten(2).softmax(2)  # B G cells
         said = self.say(x).float().flatten(2)  # B choices cells
-        return (looks[:, self.owner] * said).sum(2)
+        return (looks[:, self.owner] * said).sum(2) + self.whole(x.mean((2, 3))).float()
 
 
-class Judge(nn.Module):
-    """Pictures (B, 3, H, W) in [0, 1] of any size -> logits; reads cells of 16 px, knowing their wider surroundings."""
+def places(features: Tensor) -> Tensor:
+    """How far down and how far right each cell of (B, d, h, w) lies, from -1 to 1: (B, 2, h, w)."""
+    down, right = (torch.linspace(-1, 1, length, device=features.device, dtype=features.dtype) for length in features.shape[2:])
+    return torch.stack(torch.meshgrid(down, right, indexing="ij")).expand(len(features), -1, -1, -1)
 
-    def __init__(self, widths: tuple[int, ...] = (24, 32, 64, 112, 160), layers: tuple[int, ...] = (1, 1, 2, 3, 2)):
-        super().__init__()
-        stages, d_in = [], 3
-        for i, (width, count) in enumerate(zip(widths, layers, strict=True)):
-            expand = (1, 2, 3, 3, 2)[i]
-            blocks = [Block(d_in if j == 0 else width, width, expand, 2 if j == 0 else 1, fused=True) for j in range(count)]
-            stages.append(nn.Sequential(*blocks))
-            d_in = width
-        self.fine, self.wide = nn.Sequential(*stages[:-1]), stages[-1]
-        self.reader = Reader(widths[-2] + widths[-1], 2 * widths[-2])
-        for block in self.modules():
-            if isinstance(block, Block) and block.residual:
-                nn.init.zeros_(block.block[-1][1].weight)  # a shallow start (Goyal et al. 2017)
+
+class Judge(Cells):
+    """Pictures (B, 3, H, W) in [0, 1] of any size -> logits; `shape` is that of Cells."""
+
+    def __init__(self, **shape: tuple[int, ...]):
+        super().__init__(**shape)
+        self.reader = Reader(self.c_cells, self.c_mixed)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        fine = self.fine(((pixels - 0.5) / 0.25).contiguous(memory_format=torch.channels_last))
-        wide = F.interpolate(self.wide(fine), size=fine.shape[2:])
-        return self.reader(torch.cat([fine, wide], 1))
+        return self.reader(self.cells(pixels))
 
 
 class Probe(nn.Module):

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sotediffusion.miniature.cast import series_of
-from sotediffusion.models.effnet import Block
 from sotediffusion.train.data import Batch, Folder
 from sotediffusion.train.loop import Options
 from sotediffusion.train.optim import Schedule
 from sotediffusion.train.recipes.base import Recipe, planes, refresh_norms
+from sotediffusion.train.recipes.cells import Cells, mixing
 from sotediffusion.train.recipes.tags import marks, telling_loss
 
 DEFAULTS = Options(images=800_000, batch=16, lr=1e-3, decay=0.02, ema=10_000, bf16=True, schedule=Schedule(warmup=8000))
@@ -55,30 +55,18 @@ def taglist(samples: Iterable[Mapping[str, Sequence[str]]]) -> list[Tag]:
     return found
 
 
-class Tagger(nn.Module):
+class Tagger(Cells):
     """Pictures (B, 3, SEEN, SEEN), RGB in [0, 1] -> logits (B, T); every tag looks where it has learnt to look."""
 
-    def __init__(self, tags: int, widths: tuple[int, ...] = (24, 32, 64, 112, 160), layers: tuple[int, ...] = (1, 1, 2, 3, 2)):
-        super().__init__()
-        stages, d_in = [], 3
-        for i, (width, count) in enumerate(zip(widths, layers, strict=True)):
-            blocks = [Block(d_in if j == 0 else width, width, (1, 2, 3, 3, 2)[i], 2 if j == 0 else 1, True) for j in range(count)]
-            stages.append(nn.Sequential(*blocks))
-            d_in = width
-        self.fine, self.wide = nn.Sequential(*stages[:-1]), stages[-1]
-        width = 2 * widths[-2]
-        self.mix = nn.Sequential(nn.Conv2d(widths[-2] + widths[-1], width, 1, bias=False), nn.BatchNorm2d(width), nn.SiLU())
-        self.look, self.say = nn.Conv2d(width, tags, 1), nn.Conv2d(width, tags, 1)
+    def __init__(self, tags: int, **shape: tuple[int, ...]):
+        super().__init__(**shape)
+        self.mix = mixing(self.c_cells, self.c_mixed)
+        self.look, self.say = nn.Conv2d(self.c_mixed, tags, 1), nn.Conv2d(self.c_mixed, tags, 1)
         nn.init.zeros_(self.look.weight)  # at first everywhere alike
         nn.init.constant_(self.say.get_parameter("bias"), -3.0)  # most tags are rare
-        for block in self.modules():
-            if isinstance(block, Block) and block.residual:
-                nn.init.zeros_(block.block[-1][1].weight)  # a shallow start (Goyal et al. 2017)
 
     def forward(self, picture: Tensor) -> Tensor:
-        fine = self.fine(((picture - 0.5) / 0.25).contiguous(memory_format=torch.channels_last))
-        wide = F.interpolate(self.wide(fine), scale_factor=2.0, mode="nearest")
-        x = self.mix(torch.cat([fine, wide], 1))
+        x = self.mix(self.cells(picture))
         looks = self.look(x).float().flatten(2).softmax(2)  # B T R
         return (looks * self.say(x).float().flatten(2)).sum(2)
 
