@@ -125,7 +125,7 @@ def test_what_does_not_fit_is_refused_in_one_sentence_and_what_fits_is_priced(ca
     tiny = ("train", "plan", "economy", "--size", "tiny", "--samples", "1000", "--price", "2")
     assert sote(*tiny, "--gpu", "rtx3060") == 0
     out = capsys.readouterr().out
-    assert "750 steps of 4" in out and "cost" in out and "rtx3060" in out
+    assert "750 steps of 4" in out and "cost" in out and "rtx3060" in out and "< 0.1" in out
     assert sote(*tiny, "--gpu", "gtx970") == 2 and "known are" in capsys.readouterr().err
     assert sote("train", "plan", "economy", "--size", "tiny") == 2
     assert "--samples" in capsys.readouterr().err

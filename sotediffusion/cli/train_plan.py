@@ -124,10 +124,14 @@ def _table(rows: list[dict[str, Any]], price: float | None) -> list[str]:
     lines = [head]
     for row in rows:
         told = ("does not fit",) if not row["fits"] else (
-            f"{row['speed']:.3g}", span(row["hours"] * 3600), f"{row['gpu_hours']:,.4g}",
+            f"{row['speed']:.3g}", span(row["hours"] * 3600), _hours(row["gpu_hours"]),
             *((f"{row['cost']:,.2f}",) if price is not None else ()))  # fmt: skip
         lines.append((row["gpu"], f"{row['memory']:g}", *told))
     return ["  ".join(f"{cell:<11}" for cell in line).rstrip() for line in lines]
+
+
+def _hours(count: float) -> str:
+    return f"{count:,.1f}" if count >= 0.05 else "< 0.1"
 
 
 def _size(count: float) -> str:

@@ -22,8 +22,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     if not (torch.is_grad_enabled() and q.device.type == "cpu"):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else v.dtype
-    rows = None if mask is None else mask.to(kind).expand(*q.shape[:2], -1, -1).flatten(0, 1)
-    found: Tensor = _Attend.apply(*(x.to(kind).flatten(0, 1) for x in (q, k, v)), rows)
+    return attend_by_heads(q.to(kind), k.to(kind), v.to(kind), mask)
+
+
+def attend_by_heads(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """What `attend` gives of q, k, v of one type, with the gradients of this file."""
+    rows = None if mask is None else mask.to(q.dtype).expand(*q.shape[:2], -1, -1).flatten(0, 1)
+    found: Tensor = _Attend.apply(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), rows)
     return found.unflatten(0, q.shape[:2])
 
 

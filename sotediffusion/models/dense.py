@@ -29,7 +29,7 @@ def plus(x: Tensor, change: Tensor) -> Tensor:
 
 def _in_one_pass(x: Tensor, weight: Tensor, gelu: bool) -> bool:
     """Whether oneDNN's product with what follows it is there and pays; it knows no gradients."""
-    if x.device.type != "cpu" or torch.is_grad_enabled() or weight.dtype != x.dtype:
+    if x.device.type != "cpu" or torch.is_grad_enabled() or weight.dtype != x.dtype or torch.compiler.is_compiling():
         return False
     if x.dtype == torch.bfloat16:  # here always
         return _bfloat16

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_iter, tree_map_only
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import flop_registry
 
-from sotediffusion.models.layers import attend_plainly
+from sotediffusion.models.attention import attend_by_heads
 from sotediffusion.train.adapters import LowRank
 
 # What autocast computes in the narrow type, and what on a GPU in the wide one; on a CPU that keeps its inputs' type.
@@ -90,8 +90,7 @@ class Imitation(TorchFunctionMode):
             self.ledger.operations += 2 * products
             result: Tensor = _Attention.apply(q, k, v, lambda: self._more(5 * products))
             return result
-        spelt: Tensor = checkpoint(attend_plainly, q, k, v, attn_mask, use_reentrant=False, preserve_rng_state=False)
-        return spelt  # as layers.attend does on a CPU
+        return attend_by_heads(q, k, v, attn_mask)
 
     def _more(self, operations: int) -> None:
         self.ledger.operations += operations
