@@ -178,7 +178,7 @@ def test_a_webhook_is_refused_where_none_are_told(shared):
 
 
 def test_a_webhook_is_told_the_output_or_the_error_with_addresses_that_can_be_followed():
-    with quick_folder() as folder, site(folder, more={"webhooks": True}) as made:
+    with quick_folder() as folder, site(folder, more={"receivers": ()}) as made:
         assert made.client.get("/.well-known/jwks.json").json()["keys"][0]["crv"] == "Ed25519"
         said = submit(made, "?fal_webhook=https%3A%2F%2Fexample.com%2Fx")
         told = json.loads(webhook_body(made.gateway, made.hand.draw()))
@@ -193,7 +193,7 @@ def test_a_webhook_is_told_the_output_or_the_error_with_addresses_that_can_be_fo
 
 
 def test_a_webhook_to_an_inner_address_is_refused_with_the_order_unless_its_host_is_allowed():
-    with quick_folder() as folder, site(folder, more={"webhooks": True, "receivers": ("10.0.0.7:8080",)}) as made:
+    with quick_folder() as folder, site(folder, more={"receivers": ("10.0.0.7:8080",)}) as made:
         inner = ("https://10.0.0.8/x", "https://localhost/x", "https://[::1]/x", "http://example.com/x", "http://10.0.0.7/x")
         for url in inner:
             reply = made.client.post(f"/fal/queue{APP}?fal_webhook={quote(url, safe='')}", json=ASK)

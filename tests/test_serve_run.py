@@ -159,10 +159,10 @@ def test_a_forbidding_licence_keeps_it_here_unless_acknowledged(tmp_path: Path, 
 
 def test_webhooks_and_a_rating_tagger_are_there_when_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = opened(tmp_path, monkeypatch)
-    assert server.keeper.sender is None and not server.house.gateway.webhooks and not server.house.gateway.rates
+    assert server.keeper.sender is None and server.house.gateway.receivers is None and not server.house.gateway.rates
     tagger = Path(run.__file__).parents[1] / "miniature" / "stand_ins" / "miniature-tagger"
     server = opened(tmp_path, monkeypatch, webhooks=True, rating=str(tagger), names=["Draw.Example"])
-    assert server.keeper.sender is not None and server.house.gateway.webhooks
+    assert server.keeper.sender is not None and server.house.gateway.receivers == ()
     assert server.house.gateway.rate is not None and server.house.gateway.rate(png()) == 0
     assert "draw.example" in server.house.walls.names
     with pytest.raises(UserError, match="rating"):

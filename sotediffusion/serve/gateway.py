@@ -65,11 +65,10 @@ class Gateway:
     shelf: Shelf
     menu: Menu
     bounds: Bounds = Bounds()
-    webhooks: bool = False  # whether callers may have the end of a job told to an address
     rate: Rate | None = None  # the rating of a picture's bytes, as a place in RATINGS
     wake: Callable[[], None] = lambda: None  # tells a worker of this machine that there is a new job
     words: Words | None = None  # wildcards that may stand in prompts, and styles around them
-    receivers: Collection[str] = ()  # hosts of webhooks that may be private or without TLS
+    receivers: Collection[str] | None = None  # hosts of webhooks that may be private or without TLS; None: no webhooks
 
     def __post_init__(self) -> None:
         self.gallery = Gallery(self.store.database)
@@ -235,8 +234,7 @@ class Gateway:
     # In threads
 
     def _submit(self, owner: str, ask: Ask) -> Job:
-        receivers = self.receivers if self.webhooks else None
-        settled = admission.admit(ask, self.menu, self.bounds, receivers, self.words.wildcards if self.words else None)
+        settled = admission.admit(ask, self.menu, self.bounds, self.receivers, self.words.wildcards if self.words else None)
         init, id = ask.request.init, new_id()
         if init is not None:
             admission.check_init(init, settled.request, self.menu.offer(settled.model), self.bounds, self.rate)

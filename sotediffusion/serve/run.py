@@ -101,8 +101,8 @@ def open_server(settings: Settings) -> Server:
     store, words = JobStore(database, settings.limits), Words(settings.data)
     rate = None if settings.rating is None else _rate(Rater(settings.rating))
     workers = Supervisor(_worker(settings, offered), store) if settings.worker_here else None
-    wake, receivers = workers.wake if workers else lambda: None, settings.webhook_hosts
-    gateway = Gateway(store, shelf, offered, settings.bounds, settings.webhooks, rate, wake, words, receivers)
+    receivers = settings.webhook_hosts if settings.webhooks else None
+    gateway = Gateway(store, shelf, offered, settings.bounds, rate, workers.wake if workers else lambda: None, words, receivers)
     ready = (lambda: workers.ready) if workers else lambda: True
     metrics = Metrics(store, ready)
     if workers:

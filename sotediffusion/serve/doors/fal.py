@@ -216,7 +216,7 @@ def _add_keys(routes: APIRouter, gateway: Gateway) -> None:
     @routes.get("/.well-known/jwks.json")
     async def keys() -> JSONResponse:
         """What the signatures of webhooks are checked with."""
-        if not gateway.webhooks:
+        if gateway.receivers is None:
             raise NoSuch("key: this server tells no webhooks")
         return JSONResponse(await gateway.do(lambda: Signer(gateway.store.database).public_keys()))
 

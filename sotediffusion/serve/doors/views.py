@@ -62,7 +62,7 @@ def about_view(house: House, caller: Caller | None) -> dict[str, Any]:
         "defaults": {field.name: field.default for field in fields(Request) if field.name in FIELDS and field.name != "prompt"},
         "prompts": house.page,
         "rating": gateway.rates,
-        "webhooks": gateway.webhooks,
+        "webhooks": gateway.receivers is not None,
         "key": house.doorkeeper.asks,
         "scopes": [] if caller is None else list(caller.scopes),
         "source": "/source",
