@@ -19,6 +19,7 @@ from sotediffusion.train.judging import GROUPS, HIDDEN, NAMES, SIZES, balanced_a
 from sotediffusion.train.loop import Options, train
 from sotediffusion.train.optim import Schedule
 from sotediffusion.train.recipes import judge as reading
+from sotediffusion.train.recipes.cells import Reader
 from sotediffusion.train.recipes.judge import Judge, JudgeRecipe, Probe, ProbeRecipe
 from sotediffusion.types import UserError
 
@@ -177,7 +178,7 @@ def test_the_judge_reads_pictures_of_any_size():
 
 def test_a_reader_knows_where_a_cell_lies():
     torch.manual_seed(0)
-    reader, features = reading.Reader(4, 8).eval(), torch.randn(1, 4, 3, 2)
+    reader, features = Reader(4, 8, reading.OWNERS).eval(), torch.randn(1, 4, 3, 2)
     assert not torch.allclose(reader(features), reader(features.flip(2)), atol=1e-4)
     assert not torch.allclose(reader(features), reader(features.flip(3)), atol=1e-4)
 

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sotediffusion.train.data import Batch, Folder, pixels
-from sotediffusion.train.judging import GROUPS, HIDDEN, NAMES, SIZES, targets_of
+from sotediffusion.train.judging import HIDDEN, NAMES, SIZES, targets_of
 from sotediffusion.train.loop import Options
 from sotediffusion.train.recipes.base import Recipe, latent_layers, read_part, refresh_norms
-from sotediffusion.train.recipes.cells import Cells, mixing
+from sotediffusion.train.recipes.cells import Cells, Reader
 
 JUDGE_DEFAULTS = Options(images=400_000, batch=16, lr=8e-4, decay=0.02, ema=10_000, bf16=True)
 PROBE_DEFAULTS = Options(images=400_000, batch=32, lr=8e-4, decay=0.02, ema=10_000)
@@ -22,36 +22,7 @@ SHIFT = 8  # px by which pictures are cut, at one side or the other, so that pla
 ROUGH_SHARE = 0.5  # of the pictures, which then no longer have the quality of their tag
 SMALLEST, NOISE = 0.6, 0.03  # the roughest: a side redrawn from this share of it; grain on [0, 1]
 NORM_BATCHES = 12
-
-
-class Reader(nn.Module):
-    """Features (B, d, h, w) -> logits (B, all choices); every group looks where it has learnt to look, and at the whole.
-
-    The whole, and where in the picture a cell lies, say what no cell shows: how much of a figure is seen, how many there are.
-    """
-
-    def __init__(self, d_in: int, width: int):
-        super().__init__()
-        self.mix = mixing(d_in + 2, width)
-        self.look = nn.Conv2d(width, len(GROUPS), 1)
-        self.say = nn.Conv2d(width, sum(SIZES), 1)
-        self.whole = nn.Linear(width, sum(SIZES), bias=False)
-        for module in (self.look, self.whole):  # at first everywhere alike, and nothing of the whole
-            nn.init.zeros_(module.weight)
-        owner = torch.repeat_interleave(torch.arange(len(GROUPS)), torch.tensor(SIZES))
-        self.register_buffer("owner", owner, persistent=False)
-
-    def forward(self, features: Tensor) -> Tensor:
-        x = self.mix(torch.cat([features, places(features)], 1))
-        looks = self.look(x).float().flatten(2).softmax(2)  # B G cells
-        said = self.say(x).float().flatten(2)  # B choices cells
-        return (looks[:, self.owner] * said).sum(2) + self.whole(x.mean((2, 3))).float()
-
-
-def places(features: Tensor) -> Tensor:
-    """How far down and how far right each cell of (B, d, h, w) lies, from -1 to 1: (B, 2, h, w)."""
-    down, right = (torch.linspace(-1, 1, length, device=features.device, dtype=features.dtype) for length in features.shape[2:])
-    return torch.stack(torch.meshgrid(down, right, indexing="ij")).expand(len(features), -1, -1, -1)
+OWNERS = tuple(i for i, size in enumerate(SIZES) for _ in range(size))  # choices of a group are looked for at one place
 
 
 class Judge(Cells):
@@ -59,7 +30,7 @@ class Judge(Cells):
 
     def __init__(self, **shape: tuple[int, ...]):
         super().__init__(**shape)
-        self.reader = Reader(self.c_cells, self.c_mixed)
+        self.reader = Reader(self.c_cells, self.c_mixed, OWNERS)
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.reader(self.cells(pixels))
@@ -71,7 +42,7 @@ class Probe(nn.Module):
     def __init__(self, c_latent: int = 16, width: int = 160):
         super().__init__()
         self.layers = latent_layers(c_latent, width)
-        self.reader = Reader(width, width)
+        self.reader = Reader(width, width, OWNERS)
 
     def forward(self, latents: Tensor) -> Tensor:
         return self.reader(self.layers(latents))

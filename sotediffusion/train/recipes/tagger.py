@@ -17,7 +17,7 @@ from sotediffusion.train.data import Batch, Folder
 from sotediffusion.train.loop import Options
 from sotediffusion.train.optim import Schedule
 from sotediffusion.train.recipes.base import Recipe, planes, refresh_norms
-from sotediffusion.train.recipes.cells import Cells, mixing
+from sotediffusion.train.recipes.cells import Cells, Reader
 from sotediffusion.train.recipes.tags import marks, telling_loss
 
 DEFAULTS = Options(images=800_000, batch=16, lr=1e-3, decay=0.02, ema=10_000, bf16=True, schedule=Schedule(warmup=8000))
@@ -60,15 +60,11 @@ class Tagger(Cells):
 
     def __init__(self, tags: int, **shape: tuple[int, ...]):
         super().__init__(**shape)
-        self.mix = mixing(self.c_cells, self.c_mixed)
-        self.look, self.say = nn.Conv2d(self.c_mixed, tags, 1), nn.Conv2d(self.c_mixed, tags, 1)
-        nn.init.zeros_(self.look.weight)  # at first everywhere alike
-        nn.init.constant_(self.say.get_parameter("bias"), -3.0)  # most tags are rare
+        self.reader = Reader(self.c_cells, self.c_mixed, range(tags))
+        nn.init.constant_(self.reader.say.get_parameter("bias"), -3.0)  # most tags are rare
 
     def forward(self, picture: Tensor) -> Tensor:
-        x = self.mix(self.cells(picture))
-        looks = self.look(x).float().flatten(2).softmax(2)  # B T R
-        return (looks * self.say(x).float().flatten(2)).sum(2)
+        return self.reader(self.cells(picture))
 
 
 class Contract(nn.Module):
