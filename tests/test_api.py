@@ -184,6 +184,8 @@ def test_a_preview_is_fetched_while_the_job_runs(own: Site) -> None:
     assert reply.headers["content-type"] == "image/jpeg" and reply.headers["cache-control"] == "no-store"
     own.hand.tell(job, 4, preview=True)
     assert own.client.get(f"/api/v1/jobs/{id}").json()["progress"]["preview"] != first  # so that a browser asks anew
+    own.shelf.remove_job(id)  # it ends between a browser's hearing of a preview and its asking for it: no error in its console
+    assert (gone := own.client.get(first)).status_code == 204 and gone.content == b""
 
 
 def test_the_stream_of_all_jobs_tells_of_new_changed_and_forgotten_ones(own: Site) -> None:

@@ -32,13 +32,20 @@ def until(reached):
 def test_workers_killed_at_random_lose_no_job_and_store_none_twice(place, quick):
     chance = random.Random(7)
     store, stored, shelf = JobStore(Database(place), LIMITS), quick / "stored", quick / "shelf"
-    ids = {store.submit(order(owner)).id for owner in ["anna", "ben"] * 60}
+    ids = set()
+
+    def results():
+        if store.depth()[JobState.QUEUED] < 10:  # however fast they are, there is work for as long as there are kills
+            ids.update(store.submit(order(owner)).id for owner in ["anna", "ben"] * 10)
+        return len(lines(stored))
+
+    results()
     store.database.close()
     names = (f"w{number}" for number in range(1000))
     running = {name: start(worker, place, shelf, stored, name) for name in [next(names), next(names)]}
     for number in range(KILLS):
-        done = len(lines(stored))
-        until(lambda done=done: len(lines(stored)) > done)  # they work, and so are killed at work
+        done = results()
+        until(lambda done=done: results() > done)  # they work, and so are killed at work
         time.sleep(chance.uniform(0, 0.03))
         name = chance.choice(list(running))
         kill(running.pop(name))

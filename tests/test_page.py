@@ -92,7 +92,8 @@ def enter(browser, address, signed_in) -> Iterator[Any]:
         context.set_default_timeout(PATIENCE_MS)
         page = context.new_page()
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda line: wrong.append(line.text) if line.type == "error" and "422" not in line.text else None)
+        page.on("console", lambda line: wrong.append(f"{line.text} {line.location}")
+                if line.type == "error" and "422" not in line.text else None)  # fmt: skip
         page.on("request", lambda asked: wrong.append(asked.url) if not asked.url.startswith((url, "blob:")) else None)
         page.goto(url)
         page.get_by_label("Prompt", exact=True).wait_for()

@@ -61,19 +61,29 @@ def _pictures(routes: APIRouter, house: House) -> None:
         if not gateway.may_see(name, asked.expires, asked.signature):
             raise NoSuch("picture, or its address has expired")
         stem, _, suffix = name.rpartition("/")[2].rpartition(".")
-        shown = stem.endswith("-preview")
-        if asked.width is not None and not shown:
+        if stem.endswith("-preview"):
+            return await _preview(house, name, _TYPES[suffix])
+        if asked.width is not None:
             content, kind = await gateway.thumbnail(await _stored(house, name), asked.width)
-        elif shown or asked.format == "png":
+        elif asked.format == "png":
             content, kind = await gateway.file(name), _TYPES[suffix]
         else:
             stored = await _stored(house, name)
             content, kind = await gateway.picture(stored, asked.format), FORMATS[asked.format]
-        headers = {"Cache-Control": "no-store" if shown else _KEPT}
+        headers = {"Cache-Control": _KEPT}
         if asked.download:
             ending = kind.removeprefix("image/")
             headers["Content-Disposition"] = f'attachment; filename="sote-{stem[:12]}.{ending}"'
         return Response(content, media_type=kind, headers=headers)
+
+
+async def _preview(house: House, name: str, kind: str) -> Response:
+    """The latest preview, or nothing where its job has ended since the address was told."""
+    fresh = {"Cache-Control": "no-store"}
+    try:
+        return Response(await house.gateway.file(name), media_type=kind, headers=fresh)
+    except NoSuch:
+        return Response(status_code=204, headers=fresh)
 
 
 async def _stored(house: House, name: str) -> StoredPicture:
