@@ -1,6 +1,7 @@
 """`sote serve`: a server in one command, and what belongs to one."""
 
 import logging
+import os
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,8 @@ DAY = 24 * 3600.0
               help="You have the right to serve a model to others whose licence forbids it.")  # fmt: skip
 @click.option("--device", help="cpu, cuda, cuda:1.  [cuda where there is one]")
 @click.option("--dtype", help="float32, bfloat16 or float16.  [float32 on a CPU, else bfloat16]")
+@click.option("--ray", metavar="ADDRESS",
+              help="Draw on a Ray cluster's GPUs, as many as the queue needs. Jobs then lie in PostgreSQL.")  # fmt: skip
 @click.option("--no-worker", is_flag=True, help="Draw nothing here; servers that share the jobs do.")
 @click.option("--keep-days", default=7.0, show_default=True, type=click.FloatRange(0, min_open=True),
               help="How long finished jobs are kept; favourites stay.")  # fmt: skip
@@ -74,7 +77,7 @@ def _settings(options: dict[str, Any], given: set[str], table: dict[str, Any], s
     folder = data_folder(data)
     tls = _tls(options, folder)
     worker = {name: value for name in ("device", "dtype") if (value := options.pop(name)) is not None}
-    options["worker_here"] = not options.pop("no_worker")
+    options["worker_here"], options["ray"] = not options.pop("no_worker"), options["ray"] or ""
     values = {
         "data": folder, "jobs": jobs_place(data), "shelf": pictures_place(data), "tls": tls, "page": _presets("serve")["page"],
         "presets": _presets("generate"), "retention_s": options.pop("keep_days") * DAY,
@@ -115,6 +118,8 @@ def _serve(settings: "Settings") -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for noisy in ("uvicorn.error", "httpx"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    if settings.ray:
+        os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it when it is imported; without a token it then connects to nothing
     server = open_server(settings)
     for note in server.notes:
         logging.getLogger("sotediffusion.serve").warning("%s", note)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from logging import getLogger
+from typing import Protocol
 
-from sotediffusion.serve.engine.supervisor import Supervisor
 from sotediffusion.serve.storage.jobs import StoreDown
 from sotediffusion.serve.storage.retention import remove_stale, sweep
 from sotediffusion.serve.storage.shelf import Shelf
@@ -22,6 +22,37 @@ SWEEP_S = 6 * 3600.0  # between two walks over all files
 log = getLogger(__name__)
 
 
+class Workers(Protocol):
+    """What draws for a server: a `Supervisor` with its process, or replicas on a cluster."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether one is there with its first model open."""
+
+    @property
+    def trouble(self) -> str:
+        """Why one ended or cannot begin; empty where all is well."""
+
+    @property
+    def over(self) -> bool:
+        """Whether all is stopped and told, after `stop`."""
+
+    def tick(self) -> None:
+        """See what has happened and do what is due."""
+
+    def listen(self, seconds: float) -> None:
+        """Wait until something happens, but no longer than so many seconds."""
+
+    def wake(self) -> None:
+        """There is a new job."""
+
+    def stop(self) -> None:
+        """Ask them to finish or release their jobs and to end."""
+
+    def kill(self) -> None:
+        """End them at once."""
+
+
 @dataclass
 class Keeper:
     """Keeps a server going. Without workers of its own the drawing is others' business."""
@@ -29,7 +60,7 @@ class Keeper:
     store: JobStore
     shelf: Shelf
     retention_s: float
-    workers: Supervisor | None = None
+    workers: Workers | None = None
     sender: Sender | None = None
 
     def __post_init__(self) -> None:
@@ -77,7 +108,7 @@ class Keeper:
                     sweep(self.store, self.shelf)
 
 
-def look_after(workers: Supervisor, stop: threading.Event) -> None:
+def look_after(workers: Workers, stop: threading.Event) -> None:
     """Let workers be seen to until it is time to stop, and log what troubles them."""
     told = ""
     while not stop.is_set():

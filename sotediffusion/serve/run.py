@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from ipaddress import ip_address
 from logging import getLogger
 from pathlib import Path
@@ -18,6 +19,8 @@ from sotediffusion.pictures.decode import open_picture
 from sotediffusion.safety.rating import Rater
 from sotediffusion.serve import menu
 from sotediffusion.serve.app import create_app
+from sotediffusion.serve.cluster.replicas import Replicas
+from sotediffusion.serve.cluster.scaling import Scaling
 from sotediffusion.serve.doors.fal import webhook_body
 from sotediffusion.serve.doors.words import Words
 from sotediffusion.serve.engine.channel import WorkerSettings
@@ -26,7 +29,7 @@ from sotediffusion.serve.gateway import Gateway
 from sotediffusion.serve.house import House
 from sotediffusion.serve.keeper import Keeper
 from sotediffusion.serve.metrics import Metrics
-from sotediffusion.serve.storage.database import Database
+from sotediffusion.serve.storage.database import Database, masked
 from sotediffusion.serve.storage.keys import KeyStore
 from sotediffusion.serve.storage.shelf import Shelf
 from sotediffusion.serve.storage.store import JobStore, Limits
@@ -64,6 +67,8 @@ class Settings:
     webhooks: bool = False
     webhook_hosts: tuple[str, ...] = ()  # receivers that may be private or without TLS
     worker_here: bool = True  # False: others draw
+    ray: str = ""  # the address of a Ray cluster, to draw there
+    scaling: Scaling = Scaling()  # of the replicas there
     retention_s: float = 7 * 24 * 3600.0
     limits: Limits = Limits()
     bounds: Bounds = Bounds()
@@ -94,13 +99,15 @@ def open_server(settings: Settings) -> Server:
     keys = KeyStore(database)
     asks = settings.public or bool(keys.all())
     _check_bind(settings, keys)
+    if settings.ray:
+        _check_cluster(settings, database)
     offered = menu.ask(settings.models)
     offered = replace(offered, loras=menu.loras_in(settings.data / "loras"))
     owed = Duties(offered, settings.source)
     notes = owed.check_public(settings.licence_acknowledged) if settings.public else []
     store, words = JobStore(database, settings.limits), Words(settings.data)
     rate = None if settings.rating is None else _rate(Rater(settings.rating))
-    workers = Supervisor(_worker(settings, offered), store) if settings.worker_here else None
+    workers = _workers(settings, offered, store)
     receivers = settings.webhook_hosts if settings.webhooks else None
     gateway = Gateway(store, shelf, offered, settings.bounds, rate, workers.wake if workers else lambda: None, words, receivers)
     ready = (lambda: workers.ready) if workers else lambda: True
@@ -133,9 +140,24 @@ def _check_bind(settings: Settings, keys: KeyStore) -> None:
                                 " and --tls-key, or --tls-self-signed, or --behind-proxy where a proxy speaks TLS")  # fmt: skip
 
 
-def _worker(settings: Settings, offered: menu.Menu) -> WorkerSettings:
+def _check_cluster(settings: Settings, database: Database) -> None:
+    if not settings.worker_here:
+        raise UserError("ray", "--ray places workers and --no-worker wants none; give one of them")
+    if not database.shared:
+        raise UserError("ray", f"{masked(settings.jobs)} is SQLite, which other machines cannot open; set SOTE_JOBS to "
+                        "postgresql://user@host/name")  # fmt: skip
+
+
+def _workers(settings: Settings, offered: menu.Menu, store: JobStore) -> Supervisor | Replicas | None:
+    """Who draws: a process of this machine, replicas on a cluster, or others."""
+    if settings.ray:
+        return Replicas(settings.ray, partial(_worker, settings, offered), store, settings.scaling)
+    return Supervisor(_worker(settings, offered, offered.device), store) if settings.worker_here else None
+
+
+def _worker(settings: Settings, offered: menu.Menu, device: str) -> WorkerSettings:
     places = {name: offer.place for name, offer in offered.models.items()}
-    device = settings.worker.get("device", offered.device)
+    device = settings.worker.get("device", device)
     usual = {"device": device, "dtype": "float32" if device == "cpu" else "bfloat16"}
     fixed = {"jobs": settings.jobs, "shelf": settings.shelf, "models": places, "loras": offered.loras}
     return build(WorkerSettings, {**usual, **settings.worker, **fixed}, "worker")
