@@ -20,7 +20,6 @@ from .diffusion.samplers import SAMPLERS, Trajectory, advance, trajectory
 from .diffusion.schedule import SCHEDULES, alpha_sigma, grid
 from .limits import validate
 from .models.cascade import Cascade
-from .models.stage_b import lay_out
 from .models.unet import Conditioning
 from .offload import offload_blocks
 from .pictures.decode import open_picture
@@ -214,8 +213,8 @@ def start_decoder(cascade: Cascade, run: Run) -> None:
     effnet, pooled = run.latent.to(dtype), run.pooled.to(dtype)
     if request.decoder_guidance > 1:
         effnet = torch.cat([effnet, torch.zeros_like(effnet)])  # the reference's negative has no picture to follow
-    effnet = lay_out(effnet, (size[0] // network.config.patch, size[1] // network.config.patch), cascade.conventions.prior_layout)
-    run.cond = split_rows(network.condition(effnet, pooled[: len(effnet)], size))
+    cond = network.condition(effnet, pooled[: len(effnet)], size, layout=cascade.conventions.prior_layout)
+    run.cond = split_rows(cond)
 
 
 def split_rows(cond: Conditioning) -> list[Conditioning]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -33,7 +34,7 @@ from sotediffusion.generate import (
     settle,
     step,
 )
-from sotediffusion.models.stage_b import lay_out
+from sotediffusion.models.stage_b import over_cells
 from sotediffusion.types import Event, Picture, Request, UserError
 
 LONG = "cat ears, pink hair, long hair, " * 24  # three chunks of 77 tokens
@@ -281,8 +282,10 @@ def test_a_network_that_says_v_draws_what_one_draws_that_says_the_noise(part: st
 
 def test_stage_b_may_see_each_cell_over_its_own_pixels_instead_of_stretched() -> None:
     effnet = torch.arange(6.0).view(1, 1, 2, 3)
-    assert lay_out(effnet, (4, 6), "corners") is effnet
-    assert torch.equal(lay_out(effnet, (4, 6), "cells"), effnet.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    stretched = F.interpolate(effnet, (4, 6), mode="bilinear", align_corners=True)
+    assert torch.equal(over_cells(effnet, (4, 6), "corners"), stretched.permute(0, 2, 3, 1))
+    whole = effnet.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert torch.equal(over_cells(effnet, (4, 6), "cells"), whole.permute(0, 2, 3, 1))
     cascade = tiny_cascade()
     laid = replace(cascade, conventions=replace(cascade.conventions, prior_layout="cells"))
     (picture,) = generate(laid, SMALL)

@@ -42,7 +42,7 @@ class Conventions:
     area: int = 1024 * 1024  # px, around which it was trained
     prediction_c: str = "epsilon"  # what Stage C says: "epsilon", the noise, or "v", see diffusion.prediction
     prediction_b: str = "epsilon"
-    prior_layout: str = "corners"  # how Stage B sees Stage C's cells: a key of models.stage_b.LAYOUTS
+    prior_layout: str = "corners"  # how Stage B sees Stage C's cells: one of models.stage_b.LAYOUTS
     guidance_unit: float = 1.0  # what a step of guidance above 1 counts: less where texts tell nearly everything
 
 

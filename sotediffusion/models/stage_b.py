@@ -14,9 +14,11 @@ from .unet import Conditioning, UNet, UNetConfig
 LAYOUTS = ("corners", "cells")
 
 
-def lay_out(effnet: Tensor, cells: tuple[int, int], layout: str) -> Tensor:
-    """Prior latents (B, c, h, w) for `StageB.condition`: as they are, which stretches them, or (B, c, *cells), whole cells."""
-    return F.interpolate(effnet, size=cells, mode="nearest-exact") if layout == "cells" else effnet
+def over_cells(effnet: Tensor, cells: tuple[int, int], layout: str) -> Tensor:
+    """Prior latents (B, c, h, w) laid over Stage B's cells: channels-last (B, *cells, c)."""
+    if layout == "cells":
+        return F.interpolate(effnet, size=cells, mode="nearest-exact").permute(0, 2, 3, 1)
+    return resize(effnet.permute(0, 2, 3, 1), cells)
 
 
 class StageB(UNet):
@@ -30,18 +32,19 @@ class StageB(UNet):
         self.clip_mapper = nn.Linear(c.c_pooled, c.c_cond * c.c_seq)
         self.build_body()
 
-    def condition(self, effnet: Tensor, pooled: Tensor, size: tuple[int, int], pixels: Tensor | None = None) -> Conditioning:
+    def condition(self, effnet: Tensor, pooled: Tensor, size: tuple[int, int], pixels: Tensor | None = None,
+                  layout: str = "corners") -> Conditioning:  # fmt: skip
         """Everything that stays the same over the steps.
 
         effnet (B, c_effnet, h, w), any h and w, zeros to leave it out; pooled (B, P, c_pooled); size (H, W) to draw;
-        pixels (B, 3, y, x), zeros when None.
+        pixels (B, 3, y, x), zeros when None; layout: one of LAYOUTS.
         """
         c = self.config
         tokens = self.clip_mapper(pooled).unflatten(-1, (c.c_seq, c.c_cond)).flatten(1, 2)
         cells = (size[0] // c.patch, size[1] // c.patch)
         if pixels is None:
             pixels = effnet.new_zeros(1, c.c_pixels, 1, 1)  # a constant map: one cell says it all
-        spatial = self.effnet_mapper(resize(effnet.permute(0, 2, 3, 1), cells))
+        spatial = self.effnet_mapper(over_cells(effnet, cells, layout))
         spatial = spatial + resize(self.pixels_mapper(pixels.permute(0, 2, 3, 1)), cells)
         return self.condition_tokens(layer_norm(tokens), spatial=spatial)
 

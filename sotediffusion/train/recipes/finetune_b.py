@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sotediffusion.models.cascade import Conventions
-from sotediffusion.models.layers import resize
 from sotediffusion.models.stage_a import StageA
-from sotediffusion.models.stage_b import StageB, lay_out
+from sotediffusion.models.stage_b import StageB, over_cells
 from sotediffusion.models.text import TextTower
 from sotediffusion.train.data import Batch, pixels
 from sotediffusion.train.loop import Source
@@ -57,8 +56,7 @@ class FinetuneB(Finetune):
             kept, factor = rng.random() < KEEP, rng.uniform(SMALLEST, LARGEST) * CELL / self.conventions.compression
             size = [max(1, int(side * factor / CELL)) * CELL for side in row.shape[1:]]
             small = F.interpolate(row[None], size, mode="bilinear", antialias=True, align_corners=False)
-            latent = lay_out(effnet(small.to(weight)), cells, self.conventions.prior_layout).permute(0, 2, 3, 1)
-            latent = resize(latent, cells).permute(0, 3, 1, 2).float()
+            latent = over_cells(effnet(small.to(weight)), cells, self.conventions.prior_layout).permute(0, 3, 1, 2).float()
             seen.append(latent if kept else torch.zeros_like(latent))
         return torch.cat(seen)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sotediffusion.models.cascade import CascadeConfig
-from sotediffusion.models.stage_b import StageB, lay_out
+from sotediffusion.models.stage_b import StageB
 from sotediffusion.models.text import TextTower
 from sotediffusion.train.captions import Captions
 from sotediffusion.train.data import Batch
@@ -35,7 +35,6 @@ class StageBRecipe(Recipe):
         stage_b.init_weights()
         no_dropout(stage_b)
         super().__init__({"stage_b": stage_b}, source)
-        self.patch = config.stage_b.patch
         self.captions, self.text, self.diffusion = captions, text, DiffusionLoss(objective, PREDICTION)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
@@ -49,8 +48,7 @@ class StageBRecipe(Recipe):
             pooled = self.text(tokens, mask)[1]
         size = (latents.shape[2], latents.shape[3])
         stage_b = self.modules["stage_b"]
-        effnet = lay_out(effnet, (size[0] // self.patch, size[1] // self.patch), LAYOUT)
-        cond = stage_b.condition(effnet, pooled[:, None], size)
+        cond = stage_b.condition(effnet, pooled[:, None], size, layout=LAYOUT)
         return self.diffusion(lambda x, r: stage_b(x, r, cond), latents, batch.keys)
 
     def conclude(self, join: Callable[[Tensor], Tensor]) -> None:
