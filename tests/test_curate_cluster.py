@@ -66,6 +66,12 @@ def test_a_step_that_no_node_has_a_place_for_fails_in_one_sentence(tmp_path, nod
         curate(tmp_path, steps=steps, executor=on(tmp_path, nodes.address), report=impatient)
 
 
+def test_a_wrong_address_is_said_at_once(tmp_path):
+    nobody = on(tmp_path, "127.0.0.1:1")
+    with pytest.raises(UserError, match=r"ray: no cluster answers at 127\.0\.0\.1:1 .*; check the address"), nobody:
+        pass
+
+
 def test_a_lost_node_costs_nothing_that_was_finished(tmp_path, nodes):
     write(tmp_path, {n: f"slow picture {n}" for n in range(64)})
     seen = []

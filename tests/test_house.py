@@ -11,14 +11,14 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "sotediffusion"
 FLOORS = [
-    {"models", "diffusion", "text", "types", "config", "buckets", "limits", "names"},
+    {"models", "diffusion", "text", "types", "config", "buckets", "limits", "names", "knock"},
     {"weights", "safety", "pictures"},
     {"generate", "conditioning", "offload", "curate", "miniature"},
     {"train", "serve", "publish", "pipelines"},
     {"cli"},
 ]
 ROOT = "sotediffusion"  # the package itself: the version and lazy names
-TORCH_FREE = {"text", "pictures", "types", "config", "buckets", "limits", "names", "safety"}
+TORCH_FREE = {"text", "pictures", "types", "config", "buckets", "limits", "names", "knock", "safety"}
 STRANGERS = [("train", "serve"), ("serve", "train"), ("serve", "curate"),
              ("curate", "models"), ("curate", "diffusion"), ("curate", "weights"), ("curate", "generate")]  # fmt: skip
 NO_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "core"}

@@ -18,6 +18,7 @@ from sotediffusion.curate.engine.local import Local
 from sotediffusion.curate.engine.processes import Event, Luck, Means
 from sotediffusion.curate.engine.shards import ROW, SHARD, Parts, Placed, Rows, Tally, shard_of, tally_columns
 from sotediffusion.curate.engine.work import Stage, Task
+from sotediffusion.knock import knock
 from sotediffusion.types import UserError
 
 LOCAL = "local"  # a cluster of its own on this machine, also for Ray
@@ -61,6 +62,7 @@ class Cluster:
 
     def __enter__(self) -> "Cluster":
         self.ray = _ray()
+        knock(self.address)
         cpus = self.means.workers if self.address == LOCAL else None
         try:
             self.ray.init(address=self.address, num_cpus=cpus, include_dashboard=False, log_to_driver=False,

@@ -2,7 +2,6 @@
 
 import json
 import secrets
-import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sotediffusion.config import plain
+from sotediffusion.knock import knock
 from sotediffusion.serve.cluster.replica import Replica, asks_for_tokens, probe
 from sotediffusion.serve.cluster.scaling import Policy, Scaling
 from sotediffusion.serve.engine.channel import WorkerSettings
@@ -19,8 +19,8 @@ from sotediffusion.serve.storage.shelf import Shelf
 from sotediffusion.serve.storage.store import JobStore
 from sotediffusion.types import UserError
 
+ANSWER_S = 60.0  # that a node may take to say whether it can draw
 PLACEMENT_S = 60.0  # that a replica may wait for its place, and be silent
-KNOCK_S = 10.0  # that a cluster may take to open its door
 SILENT_S = 10.0  # after which it does not count as ready
 LOOK_S = 0.5  # between two looks at a replica
 SCALE_S = 1.0  # between two looks at the queue
@@ -136,9 +136,9 @@ class Replicas:
 
     def _check_node(self, address: str, answer: Any) -> None:
         try:
-            found = self.ray.get(answer, timeout=PLACEMENT_S)
+            found = self.ray.get(answer, timeout=ANSWER_S)
         except self.ray.exceptions.GetTimeoutError:
-            found = f"does not answer within {PLACEMENT_S:.0f} s; see `ray status`"
+            found = f"does not answer within {ANSWER_S:.0f} s; see `ray status`"
         except self.ray.exceptions.RayError as error:
             found = f"cannot run this program ({_line(error)}); install sotediffusion[serve,postgres] of this version there"
         if found:
@@ -230,24 +230,13 @@ def _connected(address: str) -> Any:
         raise UserError("ray", "Ray is not installed, or older than 2.52; pip install 'ray>=2.52'") from None
     if not tokens:
         raise UserError("ray", "anybody could run programs on a cluster without tokens; set RAY_AUTH_MODE=token on every node")
-    _knock(address)
+    knock(address)
     try:
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="error")
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         said = f"no cluster answers at {address} ({_line(error)})"
         raise UserError("ray", f"{said}; check the address and that RAY_AUTH_TOKEN is the cluster's") from None
     return ray
-
-
-def _knock(address: str) -> None:
-    """UserError unless something listens at host:port; Ray itself would try for many minutes."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():  # a name of Ray's, such as auto
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), KNOCK_S).close()
-    except (OSError, OverflowError) as error:
-        raise UserError("ray", f"no cluster answers at {address} ({_line(error)}); check the address") from None
 
 
 def _share(nodes: list[dict[str, Any]], settings: WorkerSettings) -> tuple[WorkerSettings, int, int]:
