@@ -11,7 +11,8 @@ let last = 0;
 export function note(text, { kind = "info", action = null, done = null, stays = kind === "error" ? 12000 : 5000 } = {}) {
   const id = ++last;
   const timer = setTimeout(() => dismiss(id), stays);
-  notices.value = [...notices.value.slice(-3), { id, text, kind, action, done, timer }];
+  notices.value.slice(0, -3).forEach((one) => dismiss(one.id)); // what one held back is done when it goes
+  notices.value = [...notices.value, { id, text, kind, action, done, timer }];
   (kind === "error" ? alarm : spokenLine).value = text;
   return id;
 }
