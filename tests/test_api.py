@@ -62,6 +62,7 @@ def test_what_is_left_out_is_the_models_and_the_seed_is_told(own: Site) -> None:
     job = own.client.post("/api/v1/jobs", json={"prompt": "1girl"}).json()
     request = job["request"]
     assert (request["width"], request["height"], request["compression"], request["steps"]) == (64, 64, 32.0, 30)
+    assert "embeddings" not in request
     assert 0 <= request["seed"] < 2**32
     other = own.submit(model="other", preset="v2", guidance=5.0, seed=None)
     assert (other["request"]["steps"], other["request"]["guidance"]) == (28, 5.0)
@@ -97,6 +98,8 @@ FAULTS = [
     ({"prompt": "x", "owner": "ann"}, "body"),
     ({"prompt": "x", "loras": [{"name": "../../etc/passwd", "weight": 1}]}, "loras"),
     ({"prompt": "x", "loras": "all"}, "loras"),
+    ({"prompt": "x", "embeddings": ["/etc/passwd"]}, "body"),
+    ({"prompt": "x", "embeddings": []}, "body"),
     ({"prompt": "x", "priority": 10**9}, "priority"),
     ({"prompt": "x", "deadline_s": 0}, "deadline_s"),
     ({"prompt": "x", "init": "https://example.org/a.png"}, "init"),
@@ -342,6 +345,7 @@ def test_the_server_tells_what_it_offers(own: Site) -> None:
     assert about["limits"]["steps"] == [1, 150] and about["defaults"]["steps"] == 30 and about["scopes"] == ["generate", "admin"]
     schema = own.client.get("/openapi.json").json()
     order = schema["paths"]["/api/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert "embeddings" not in order["properties"] and "embeddings" not in about["defaults"]
     assert order["properties"]["sampler"]["enum"][0] == "ddpm" and schema["info"]["license"]["url"] == "/license"
     assert "POST /api/v1/jobs" in own.client.get("/docs").text
     for path in ("/license", "/source"):

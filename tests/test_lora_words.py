@@ -96,6 +96,11 @@ def test_a_file_that_is_no_word_of_this_model_is_refused_in_a_sentence(tmp_path,
         prepare(tiny_cascade(), replace(SMALL, embeddings=(str(tmp_path / "word.safetensors"),)))
 
 
+def test_a_name_that_no_file_can_have_is_refused_in_a_sentence():
+    with pytest.raises(UserError, match="cannot be read"):
+        read(f"{'x' * 3000}.safetensors")
+
+
 def test_an_order_takes_paths_of_embeddings_only():
     validate(replace(SMALL, embeddings=["x"]), ("ddpm",), ("default",))
     for wrong in ("x", (1,), ("",), ("x",) * 17):

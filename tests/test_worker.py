@@ -68,7 +68,7 @@ def test_what_cannot_be_drawn_fails_in_words_and_harms_nobody(place: Place) -> N
         "prompt": place.submit(replace(SMALL, prompt="loli, nsfw")),
         "width": place.submit(replace(SMALL, width=1001)),
     }
-    good = place.submit()
+    good = place.submit(replace(SMALL, embeddings=("/a/file/that/no/job/may/name.safetensors",)))
     assert place.until_ended(good, *bad.values())[0].state == JobState.SUCCEEDED
     for field, id in bad.items():
         job = place.job(id)

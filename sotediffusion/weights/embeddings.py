@@ -31,8 +31,14 @@ class Embedding:
 
 
 def read(path: str | Path) -> Embedding:
-    """Opens a file. UserError: not there, no safetensors, no vectors of a word."""
-    path = Path(path)
+    """Opens a file. UserError: not there or not to be read, no safetensors, no vectors of a word."""
+    try:
+        return _read(Path(path))
+    except OSError as error:  # a name that is too long, say
+        raise UserError("embedding", f"{str(path)[:200]} cannot be read ({error.strerror}); give another file") from None
+
+
+def _read(path: Path) -> Embedding:
     if path.suffix != ".safetensors":
         raise UserError("embedding", f"{path} is no safetensors file; take one")
     opened = open_file(path)

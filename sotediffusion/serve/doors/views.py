@@ -12,12 +12,13 @@ from sotediffusion.serve.storage.jobs import Job, StoredPicture
 from sotediffusion.serve.walls.callers import Caller
 from sotediffusion.types import Request
 
-FIELDS = tuple(field.name for field in fields(Request) if field.name not in ("init", "loras"))  # that a caller sends as they are
+_FILES = ("init", "loras", "embeddings")  # places on this server's disk, which are nobody else's to name or to see
+FIELDS = tuple(field.name for field in fields(Request) if field.name not in _FILES)  # that a caller sends as they are
 
 
 def job_view(gateway: Gateway, job: Job, position: int | None) -> dict[str, Any]:
     """A job for its owner. What only the server needs (fence, worker, lease) stays here."""
-    request = {name: value for name, value in job.request.items() if name not in ("init", "loras")}
+    request = {name: value for name, value in job.request.items() if name not in _FILES}
     told = ("id", "state", "model", "origin", "priority", "created", "started", "finished", "deadline", "version")
     return {
         **{name: getattr(job, name) for name in told},

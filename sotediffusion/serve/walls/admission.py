@@ -68,7 +68,7 @@ def admit(
     """
     offer = menu.offer(ask.model)
     request = ask.request
-    assert not request.loras, "paths are the server's own; callers name LoRA in `ask.loras`"
+    assert not (request.loras or request.embeddings), "paths are the server's own; callers name LoRA in `ask.loras`"
     validate(request, menu.samplers, menu.schedules)
     _check_around(ask, menu, bounds, receivers)
     request = replace(
