@@ -378,3 +378,12 @@ def test_an_extra_that_is_not_installed_is_named_with_how_to_get_it(missing, arg
     told = run.stderr.strip().splitlines()[-1]
     assert run.returncode == 2 and f"sote: {arguments[0]}: {missing} is not installed" in told
     assert f"pip install 'sotediffusion[{extra}]'" in told and f"-e '.[{extra}]'" in told
+
+
+def test_a_library_of_the_system_that_is_not_here_is_named_with_how_to_get_it(tmp_path):
+    (tmp_path / "skia.py").write_text("raise ImportError('libEGL.so.1: cannot open shared object file: No such file')")
+    command = [sys.executable, "-m", "sotediffusion.cli.main", "miniature", "draw", "out", "--count", "1"]
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert run.returncode == 2 and "libEGL.so.1 is not here" in run.stderr and "apt-get install libegl1" in run.stderr
+    assert "Traceback" not in run.stderr and not (tmp_path / "out").exists()

@@ -36,7 +36,7 @@ def test_it_fits_into_48_mib_and_opens_whole(model) -> None:
 
 
 def test_the_cards_example_draws_a_picture_with_the_embedded_model(tmp_path: Path) -> None:
-    pipe = StableCascadeCombinedPipeline.from_pretrained("miniature", torch_dtype=torch.float32)
+    pipe = StableCascadeCombinedPipeline.from_pretrained("miniature")
     pipe = pipe.to("cpu")
     pipe.set_progress_bar_config(disable=True)
     picture = pipe(

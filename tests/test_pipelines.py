@@ -441,11 +441,15 @@ def test_parts_have_the_names_of_diffusers() -> None:
     assert cascade.stage_a is other is pipe.decoder_pipe.vqgan
 
 
-def test_opening_a_folder_keeps_or_casts_the_stored_dtype(folder: Path) -> None:
+def test_a_folder_opens_in_float32_or_what_is_asked_for_and_float16_is_warned_of_once(folder: Path, tmp_path: Path) -> None:
+    store.convert(folder, tmp_path / "half", "folder", torch.float16)
     for kind in (StableCascadeCombinedPipeline, StableCascadePriorPipeline, StableCascadeDecoderPipeline):
-        assert kind.from_pretrained(str(folder)).dtype == torch.float32
-    with pytest.warns(UserWarning, match="float16"):
+        networks = kind.from_pretrained(str(tmp_path / "half")).cascade.parts().values()
+        assert {next(network.parameters()).dtype for network in networks} == {torch.float32}
+    with pytest.warns(UserWarning, match="float16") as told:
         pipe = sotediffusion.StableCascadeCombinedPipeline.from_pretrained(folder, torch_dtype=torch.float16)
+        pipe.to("cpu", torch.float16).prior_pipe.to(torch.float16)
+    assert len(told) == 1
     assert pipe.vqgan.out_block[0].weight.dtype == torch.float16
     with warnings.catch_warnings():
         warnings.simplefilter("error")

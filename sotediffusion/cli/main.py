@@ -50,6 +50,12 @@ class Areas(click.Group):
                 raise
             told = f"{missing} is not installed; pip install 'sotediffusion[{extra}]', or -e '.[{extra}]' in a clone"
             raise UserError(str(ctx.invoked_subcommand), told) from None
+        except ImportError as error:
+            library, found, _ = str(error).partition(": cannot open shared object file")
+            if not found:
+                raise
+            told = f"the system's {library} is not here; where it draws scenes: apt-get install libegl1 libgl1"
+            raise UserError(str(ctx.invoked_subcommand), told) from None
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in AREAS and not args[0].startswith("-"):

@@ -51,13 +51,14 @@ class Pipeline:
     ) -> Self:  # fmt: skip
         """Opens a file, a folder, a hub id (fetched, with its connected repository) or "miniature", the embedded model.
 
-        `torch_dtype` None keeps the parts as stored. UserError: anything missing, broken or unknown.
+        `torch_dtype` None is float32, as in diffusers. UserError: anything missing, broken or unknown.
         """
         for name in others:
             advice = f"leave it out; taken are {', '.join(TAKEN)}, and files of any variant are cast to torch_dtype"
             raise UserError(name, f"is not taken here; {advice}")
         cache = None if cache_dir is None else Path(cache_dir)
-        cascade = store.open_cascade(_located(str(pretrained_model_name_or_path), revision, cache), _floating(torch_dtype))
+        where = _located(str(pretrained_model_name_or_path), revision, cache)
+        cascade = store.open_cascade(where, _floating(torch_dtype) or torch.float32)
         for note in cascade.notes:
             warnings.warn(note, stacklevel=2)
         return cls(cascade)
@@ -91,7 +92,7 @@ class Pipeline:
             if device is not None:
                 network.to(device)
             if dtype is not None:
-                network.to(_kind(name, dtype, next(network.parameters()).device))
+                network.to(_kind(name, dtype, next(network.parameters())))
         return self
 
     def encode_prompt(
@@ -198,12 +199,13 @@ def _target(gpu_id: int | None, device: torch.device | str | None) -> torch.devi
     return target if gpu_id is None else present(f"{target.type}:{gpu_id}")
 
 
-def _kind(name: str, dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """What a network computes in when `dtype` is asked for: Stage C overflows in float16."""
+def _kind(name: str, dtype: torch.dtype, weight: Tensor) -> torch.dtype:
+    """What a network of such weights computes in when `dtype` is asked for; Stage C overflows in float16, which is said once."""
     if name != "stage_c" or dtype != torch.float16:
         return dtype
-    kind, note = store.stage_c_kind(device)
-    warnings.warn(note, stacklevel=3)
+    kind, note = store.stage_c_kind(weight.device)
+    if kind != weight.dtype:
+        warnings.warn(note, stacklevel=3)
     return kind
 
 

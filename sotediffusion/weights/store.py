@@ -95,7 +95,7 @@ def _kinds(bundle: Bundle, dtype: torch.dtype | None, device: torch.device) -> t
 
 def stage_c_kind(device: torch.device) -> tuple[torch.dtype, str]:
     """What Stage C computes in where float16 is asked for, and what to tell the user of it."""
-    able = torch.cuda.is_bf16_supported() if device.type == "cuda" else device.type == "cpu"
+    able = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else device.type == "cpu"
     kind = torch.bfloat16 if able else torch.float32
     return kind, f"stage_c computes in {str(kind)[6:]}, because it overflows in float16; the rest computes in float16"
 
