@@ -145,8 +145,8 @@ def main() -> None:
         picture = sides["ours"]()
     first = {name: _timed(call) for name, call in sides.items()}  # warms them up too
     others = {name: abs(picture - drawn) for name, (_, drawn) in first.items() if name != "ours"}
-    if not others["diffusers"].max() <= SAME:
-        parser.exit(1, f"ours and diffusers' pictures differ by {others['diffusers'].max():.2g} of 1, at most {SAME} is allowed\n")
+    if not (apart := others["diffusers"].max()) <= SAME:
+        parser.exit(1, f"ours and diffusers' pictures differ by {apart:.2g} of 1, at most {SAME} is allowed\n")
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(args.runs):
         for name, call in sides.items():
