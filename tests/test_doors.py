@@ -11,8 +11,10 @@ from fastapi.routing import APIRoute
 from web import MENU, ORDER, Site, quick_folder, site
 
 from sotediffusion.serve.app import inner
+from sotediffusion.serve.doors import fal_orders
 from sotediffusion.serve.menu import Menu
 from sotediffusion.serve.storage.database import Database
+from sotediffusion.serve.storage.jobs import LOCAL, Job, JobState
 from sotediffusion.serve.walls.callers import Doorkeeper, key_in
 from sotediffusion.serve.walls.certificates import self_signed
 from sotediffusion.serve.walls.duties import Duties
@@ -283,6 +285,15 @@ def test_numbers_of_routes_never_name_what_callers_asked_for(plain: Site) -> Non
     text = plain.client.get("/metrics").text
     assert 'route="/api/v1/jobs/{id}"' in text and "f" * 32 not in text and "made" not in text
     assert 'sote_jobs{state="queued"}' in text and "sote_worker_ready 1.0" in text
+
+
+def test_numbers_of_jobs_name_the_dialect_and_nothing_that_its_caller_said(plain: Site) -> None:
+    said = fal_orders.Memo(sync=True, start_s=12.345, base="https://inner.example").words()
+    ended = Job("a" * 32, LOCAL, {}, "tiny", origin=said, state=JobState.CANCELLED)
+    plain.house.metrics.note(ended)
+    text = plain.client.get("/metrics").text
+    assert 'sote_jobs_ended_total{model="tiny",origin="fal",state="cancelled"} 1.0' in text
+    assert "12.345" not in text and "inner" not in text
 
 
 # Keys in headers, licences, certificates

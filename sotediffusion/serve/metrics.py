@@ -36,7 +36,7 @@ class Metrics:
 
     def note(self, job: Job) -> None:
         """A job has ended."""
-        self._ended.labels(str(job.state), job.origin, job.model).inc()
+        self._ended.labels(str(job.state), job.dialect, job.model).inc()
         self._pictures.labels(job.model).inc(len(job.pictures or ()))
         if job.started is not None and job.finished is not None:
             self._waited.observe(max(job.started - job.created, 0))

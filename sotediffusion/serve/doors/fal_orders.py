@@ -101,7 +101,7 @@ class Memo:
 
 def is_ours(job: Job) -> bool:
     """Whether a job was asked for in this dialect."""
-    return job.origin.split(" ")[0] == ORIGIN
+    return job.dialect == ORIGIN
 
 
 def request_of(form: CascadeForm) -> Request:

@@ -72,7 +72,7 @@ class Job:
     request: dict[str, Any]  # a Request as JSON, settled at submission; see `pack`
     model: str
     loras: tuple[Any, ...] = ()  # JSON
-    origin: str = "own"  # whose words it was asked in: fal, openai, a1111, own
+    origin: str = "own"  # whose words it was asked in: fal, openai, a1111, own; behind that what the dialect must remember
     priority: int = 0  # higher goes first
     deadline: float | None = None  # when it expires, waiting or running
     webhook: str | None = None  # who is told of its end
@@ -90,6 +90,11 @@ class Job:
     error: Failure | None = None
     pictures: tuple[StoredPicture, ...] | None = None
     version: int = 0  # goes up at each change that a caller can see
+
+    @property
+    def dialect(self) -> str:
+        """Whose words it was asked in, without what the caller said besides."""
+        return self.origin.split(" ")[0]
 
 
 class QueueFull(Exception):
