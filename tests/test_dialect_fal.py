@@ -213,6 +213,14 @@ def test_the_safety_checker_blacks_out_what_the_tagger_rates_too_high_and_only_w
         assert reply.json()["images"][0]["url"].startswith(made.base)
 
 
+def test_while_the_safety_checker_is_on_no_previews_are_shown_that_nobody_has_rated():
+    with quick_folder() as folder, site(folder, more={"rate": lambda content: 3}) as made, drawing(made, steps=3):
+        *progress, last = stream(made, "POST", f"{APP}/stream", json=ASK)
+        assert progress and not [event for event in progress if "images" in event] and last["has_nsfw_concepts"] == [True]
+        *progress, _ = stream(made, "POST", f"{APP}/stream", json=ASK | {"enable_safety_checker": False})
+        assert [event for event in progress if "images" in event]
+
+
 def proxied(made, method, target, **more):
     headers = {"x-fal-target-url": target, **more.pop("headers", {})}
     return made.client.request(method, "/api/fal/proxy", headers=headers, **more)

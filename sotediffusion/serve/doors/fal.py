@@ -146,7 +146,8 @@ class Doors:
         await self._forget_if_sync(caller, job)
 
     async def _preview(self, job: Job) -> bytes | None:
-        if job.progress is None or job.progress.preview is None:
+        """A look at the picture; none where a checker is to rate it first."""
+        if job.progress is None or job.progress.preview is None or (self.gateway.rates and Memo.of(job).checked):
             return None
         try:
             return await self.gateway.file(job.progress.preview)
