@@ -166,6 +166,29 @@ def test_a_run_asks_the_server_again_about_pictures_that_it_had_no_answer_for(tm
     assert {row["caption"][-1]["tags"][0] for row in by_path(tmp_path).values()} == {'The text says "hi"'}
 
 
+def test_a_picture_that_is_refused_later_leaves_no_words_in_the_journal_and_no_former_row(tmp_path):
+    (tmp_path / "src").mkdir()
+    for number, name in enumerate(("one.jpg", "secret name.jpg")):
+        drawn(tmp_path / "src", name, number, 90)
+    with serving(lambda request, times: completion(f"words {len(chat.asked)}")) as (url, chat):
+        run(tmp_path, url)
+        assert set(everything_in(tmp_path / "cat" / "journal")) and b"secret name" in everything_in(tmp_path / "cat")
+        for journal in (tmp_path / "cat" / "journal").rglob("*.jsonl"):
+            journal.write_bytes(journal.read_bytes() + b'{"key": "torn", "text": "secret')
+        said = {row["path"]: row["text"] for row in by_path(tmp_path).values()}
+        (tmp_path / "src" / "secret name.jpg.json").write_text(json.dumps({"tags": "loli nude"}))
+        version, _ = run(tmp_path, url)
+    assert version.reasons == {"policy": 2} and version.kept == 1
+    assert b"secret" not in everything_in(tmp_path / "cat")
+    assert said["secret name.jpg"].encode() not in everything_in(tmp_path / "cat" / "journal")
+    assert said["one.jpg"].encode() in everything_in(tmp_path / "cat" / "journal")
+    assert run(tmp_path)[0] is not None  # without the server: other settings, and all is in order
+
+
+def everything_in(folder):
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
 def test_a_story_names_the_tags_of_the_list_that_its_version_was_made_with(tmp_path):
     ratings = (f"{place},{name},9,0\n" for place, name in enumerate(("general", "sensitive", "questionable", "explicit")))
     store, head = Store(tmp_path), "tag_id,name,category,count\n" + "".join(ratings)

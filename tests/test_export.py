@@ -1,5 +1,6 @@
 """A catalogue for other trainers: they read what was curated, nothing refused leaves the house, and all of it comes back."""
 
+import hashlib
 import io
 import json
 import tarfile
@@ -303,6 +304,25 @@ def test_kohyas_metadata_by_path_by_stem_and_by_key(tmp_path):
     assert (b["side_tags"], b["side_text"]) == (None, "a tall tree stands alone on the green hill at dawn")
     assert c["side_tags"] == ["1boy", "solo"]
     assert d["side_series"] == ["fate"]
+
+
+def test_what_kohyas_metadata_says_of_a_refused_picture_is_not_written_and_the_scan_refuses_it(tmp_path):
+    root = tmp_path / "set"
+    root.mkdir()
+    for seed, name in enumerate(("plain.png", "secret name.png", "beside.png")):
+        (root / name).write_bytes(encoded(picture(seed), "PNG"))
+    (root / "beside.txt").write_text("nude")
+    (root / "meta.json").write_text(json.dumps({
+        "plain": {"tags": "1girl"}, "secret name": {"tags": "loli, nude"}, "beside": {"tags": "child, hat"},
+    }))  # fmt: skip
+    imported = import_dataset(str(root), tmp_path / "in")
+    assert (imported.pictures, imported.refused) == (1, 2)
+    table = (tmp_path / "in" / "sidecars.jsonl").read_text()
+    assert "plain.png" in table and "secret" not in table and "loli" not in table and "child" not in table
+    found = {row["sha256"]: row for row in scanned_again(imported)}
+    secret = found[hashlib.sha256((root / "secret name.png").read_bytes()).hexdigest()]
+    assert secret["drop_scan"] == "policy" and secret["side_tags"] is None
+    assert sum(row["drop_scan"] == "policy" for row in found.values()) == 2
 
 
 def test_parquet_of_others(tmp_path):

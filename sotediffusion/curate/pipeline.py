@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sotediffusion.config import build, plain, to_toml
 from sotediffusion.curate.again import forget_errors
 from sotediffusion.curate.catalogue import Version, check_name, commit, versions
@@ -200,6 +202,7 @@ class Order:
 def run(order: Order, report: Callable[[Progress], None]) -> tuple[Version | None, Runner]:
     """Do what is left to do and name the outcome; the version is None where nothing has changed."""
     from sotediffusion.curate.scan.sources import masked, open_source, whole
+    from sotediffusion.curate.text.journal import forget
 
     source, store = open_source(order.source), Store(order.out)
     if order.name:
@@ -214,6 +217,7 @@ def run(order: Order, report: Callable[[Progress], None]) -> tuple[Version | Non
         with _executor(order, store, source) as executor:
             runner = Runner(store, steps, executor, report)
             ledger = runner.run(source, secret)
+        forget(_journal(places), set(runner.contents(np.flatnonzero(ledger.erased)).drop_null().to_pylist()))
         runner.watch.say("committing")
         return commit(Finished(store, runner.chain.placed, runner.parts, ledger), told, order.name), runner
 

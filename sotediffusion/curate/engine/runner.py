@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sotediffusion.curate.engine.processes import Event
 from sotediffusion.curate.engine.progress import Progress, Watch
@@ -29,9 +30,11 @@ from sotediffusion.curate.engine.shards import (
     erase,
     find_parts,
     fingerprint,
+    gather,
     shard_of,
     tally_columns,
 )
+from sotediffusion.curate.engine.shards import KEPT as CONTENT
 from sotediffusion.curate.engine.store import Store
 from sotediffusion.curate.engine.work import Stage, Task
 from sotediffusion.curate.scan.known import load_known, match, shards_of
@@ -149,7 +152,7 @@ class Runner:
         Where a step erases pictures that had been compared with others, the chain is gone through once more without them.
         """
         self.take_in(source, secret)
-        while not self.walk():
+        while not self.walk() or len(self.former()):
             self.chain = Chain(self.chain.steps)
             self.ledger = Ledger.of(self.ledger.present, self.ledger.erased)
         return self.ledger
@@ -177,7 +180,27 @@ class Runner:
             if isinstance(steps[0], WholeStep):
                 compared = self.ledger.erased.copy() if compared is None else compared
             self.do_stage([self.place(step) for step in steps])
+            if number == 0:
+                self.ledger.erased[self.former()] = True
+                self.erase(self.chain.first)
         return compared is None or bool((compared == self.ledger.erased).all())
+
+    def former(self) -> Rows:
+        """Rows of files that are gone, whose content is refused in another row: a changed sidecar gives its picture a new row."""
+        gone, refused = np.flatnonzero(~self.ledger.present & ~self.ledger.erased), np.flatnonzero(self.ledger.erased)
+        if not len(gone) or not len(refused):
+            return gone[:0]
+        same: Rows = gone[pc.is_in(self.contents(gone), self.contents(refused), skip_nulls=True).to_numpy(zero_copy_only=False)]
+        return same
+
+    def contents(self, rows: Rows) -> pa.Array:
+        """The hash of each row's content, which even a refused one keeps; null where there is none."""
+        found = [pa.nulls(0, pa.string())]
+        for shard, held in shards_of(rows):
+            table, _ = gather(self.store, self.parts[self.chain.first.name].of(shard), [CONTENT], held)
+            known = CONTENT in table.schema.names
+            found.append(table.column(CONTENT).combine_chunks() if known else pa.nulls(len(held), pa.string()))
+        return pa.concat_arrays(found)
 
     def place(self, step: Step) -> Placed:
         return self.chain.place(step, self.digest() if isinstance(step, WholeStep) else "")

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 
 from sotediffusion.curate.policy import is_refused
 from sotediffusion.curate.scan.posts import read_post
-from sotediffusion.curate.scan.sidecars import read_tags
+from sotediffusion.curate.scan.sidecars import CONTENT, read_sidecars, read_tags
 from sotediffusion.curate.scan.sources import open_source
 from sotediffusion.pictures.files import write_whole
 from sotediffusion.pictures.headers import FORMATS, sniff
@@ -62,7 +63,8 @@ def import_dataset(place: str, out: Path) -> Imported:
 def import_kohya(root: Path, out: Path) -> Imported:
     """A table of what kohya's metadata files say; captions in .txt files are read by the scan itself.
 
-    A key of a metadata file is a path, or the path without its suffix, absolute or under the folder, or the bare stem.
+    A key of a metadata file is a path, or the path without its suffix, absolute or under the folder, or the bare stem. What the
+    policy refuses is in the table by a hash of its content alone, by which the scan knows it.
     """
     source = open_source(str(root))
     paths = [path for batch in source.listing() for path in batch.column("path").to_pylist()]
@@ -79,8 +81,12 @@ def import_kohya(root: Path, out: Path) -> Imported:
     if not told:
         return Imported(len(paths), str(root), None, missing)
     table = out / TABLE
-    write_whole(table, "".join(json.dumps(row, ensure_ascii=False) + "\n" for _, row in sorted(told.items())).encode())
-    return Imported(len(paths), str(root), table, missing)
+    sides = zip(told, source.sidecars(list(told)), strict=True)
+    refused = {path for path, beside in sides if is_refused(path, read_sidecars(path, beside, told))}
+    rows = [told[path] for path in sorted(told.keys() - refused)]
+    rows += [{"path": f"{CONTENT}{hash}"} for hash in sorted(sha256(source.read(path)).hexdigest() for path in refused)]
+    write_whole(table, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    return Imported(len(paths) - len(refused), str(root), table, missing, len(refused))
 
 
 def _metadata_files(root: Path) -> list[Path]:

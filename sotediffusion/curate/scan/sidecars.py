@@ -1,6 +1,7 @@
 """Sidecars as files: kohya's .txt, a booru's or gallery-dl's .json beside each picture, and a user's own CSV or JSON Lines.
 
 A table has a column `path`, `file_name` or `image`, and columns with the names of a post's fields; its tags are parted by commas.
+A path of the form sha256:HEX names a content that the policy has refused already.
 """
 
 import csv
@@ -13,6 +14,7 @@ from sotediffusion.curate.scan.posts import GROUPS, RATINGS, read_post, unwrappe
 from sotediffusion.curate.scan.side import MAX_TAGS, Side, clip, plain_text, unescaped
 from sotediffusion.types import UserError
 
+CONTENT = "sha256:"
 _PATH_KEYS = ("path", "file_name", "image", "file", "filename")
 
 Table = dict[str, dict[str, Any]]  # by path

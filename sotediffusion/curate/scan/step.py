@@ -15,7 +15,7 @@ from sotediffusion.config import plain
 from sotediffusion.curate.dedupe.phash import phash
 from sotediffusion.curate.policy import is_refused
 from sotediffusion.curate.scan.side import SIDE, Side
-from sotediffusion.curate.scan.sidecars import Table, read_sidecars, read_table
+from sotediffusion.curate.scan.sidecars import CONTENT, Table, read_sidecars, read_table
 from sotediffusion.curate.scan.sources import PICTURES, PictureSource
 from sotediffusion.curate.step import Step
 from sotediffusion.pictures.headers import Header, Limits, Undecodable, read_header, sniff
@@ -102,7 +102,7 @@ class ScanStep(Step):
         found: dict[str, Any] = {}
         if isinstance(content, bytes):
             found["sha256"] = hashlib.sha256(content).hexdigest()
-        if is_refused(path, side):
+        if is_refused(path, side) or f"{CONTENT}{found.get('sha256')}" in self.table:
             return {**found, "drop_scan": _ERASED}
         found.update(side.columns())
         if isinstance(content, bytes):

@@ -6,9 +6,11 @@ A folder holds one file of JSON lines per process; every process reads them all,
 import json
 import os
 import secrets
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from sotediffusion.pictures.files import write_whole
 from sotediffusion.types import UserError
 
 
@@ -52,3 +54,15 @@ class Journal:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def forget(folder: Path, keys: Collection[str]) -> None:
+    """Take every answer about some pictures out of all journals in a folder; only where nobody writes to them.
+
+    A last line that is not whole goes too: it may be about any picture.
+    """
+    for path in sorted(folder.glob("*/*.jsonl")):
+        lines = path.read_bytes().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["key"] not in keys]
+        if kept != lines:
+            write_whole(path, b"".join(kept), "journal")
