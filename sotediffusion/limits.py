@@ -131,3 +131,11 @@ def size_note(request: Request, width: int, height: int) -> str | None:
     if 0.5 <= wide * high / (width * height) <= 2 and max(wide, high) <= 3 * min(wide, high):
         return None
     return f"{wide}x{high} is far from what this model was trained on, around {width}x{height}; the picture may fall apart"
+
+
+def compression_note(request: Request, own: float) -> str | None:
+    """What to tell of a compression that is not the model's `own`, as a preset for another model brings it."""
+    asked = request.compression or own
+    if abs(asked / own - 1) <= 0.05:
+        return None
+    return f"compression {asked:g} is not this model's, {own:g}; the picture may fall apart, --compression {own:g} gives its own"

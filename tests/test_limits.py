@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sotediffusion.limits import MAX_PROMPT, MAX_SEED, size_note, validate
+from sotediffusion.limits import MAX_PROMPT, MAX_SEED, compression_note, size_note, validate
 from sotediffusion.types import Request, UserError
 
 SAMPLERS = ("ddpm", "ddim", "euler", "euler_ancestral")
@@ -107,3 +107,10 @@ def test_a_size_far_from_the_models_own_is_told_and_one_near_it_is_not():
     assert note(1024, 1024) is None
     for width, height in ((256, 256), (2048, 2048), (2560, 768)):
         assert f"{width}x{height} is far from" in note(width, height)
+
+
+def test_a_compression_that_is_not_the_models_is_told():
+    assert compression_note(GOOD, 32.0) is None
+    assert compression_note(replace(GOOD, compression=42.0), 42.67) is None
+    note = compression_note(replace(GOOD, compression=42.0), 32.0)
+    assert note and "compression 42 is not this model's, 32" in note and "--compression 32" in note

@@ -258,10 +258,10 @@ def _device(name: str | None) -> str:
 
 
 def _notice(cascade: Any, order: Request) -> None:
-    from sotediffusion.limits import size_note
+    from sotediffusion.limits import compression_note, size_note
 
-    note = size_note(order, cascade.conventions.width, cascade.conventions.height)
-    if note:
+    own = cascade.conventions
+    for note in filter(None, (size_note(order, own.width, own.height), compression_note(order, own.compression))):
         _note(note)
 
 
