@@ -189,9 +189,10 @@ def everything_in(folder):
     return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_story_names_the_tags_of_the_list_that_its_version_was_made_with(tmp_path):
+@pytest.mark.parametrize("place", ["", "memory://catalogue-with-lists"])
+def test_a_story_names_the_tags_of_the_list_that_its_version_was_made_with(tmp_path, place):
     ratings = (f"{place},{name},9,0\n" for place, name in enumerate(("general", "sensitive", "questionable", "explicit")))
-    store, head = Store(tmp_path), "tag_id,name,category,count\n" + "".join(ratings)
+    store, head = Store(place or tmp_path), "tag_id,name,category,count\n" + "".join(ratings)
     for name in ("a", "b"):
         store.write(f"taglists/{name}.csv", f"{head}4,{name}_tag,0,0\n".encode())
     assert _tag_names(store, {"taglist": "b"})[4] == "b tag"

@@ -36,14 +36,14 @@ def command(catalogue: str, picture: str, version: str | None) -> None:
 
 def _tag_names(store: Any, settings: Mapping[str, Any]) -> Mapping[int, str]:
     """The tagger's tags by number: of the list that the version was made with, or of the only one that is kept."""
-    from sotediffusion.curate.tag.taglist import read_taglist, words
+    from sotediffusion.curate.tag.taglist import taglist_of, words
 
     names = store.names("taglists")
     own = f"{settings.get('taglist')}.csv"
     if own not in names and len(names) != 1:
         return {}
-    chosen = own if own in names else names[0]
-    return {place: words(name) for place, name in enumerate(read_taglist(store.path(f"taglists/{chosen}")).names)}
+    chosen = f"taglists/{own if own in names else names[0]}"
+    return {place: words(name) for place, name in enumerate(taglist_of(store.read(chosen), chosen).names)}
 
 
 def _fingerprints(states: Mapping[str, str]) -> dict[str, str]:

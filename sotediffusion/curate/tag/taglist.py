@@ -35,12 +35,17 @@ class TagList:
 
 
 def read_taglist(path: str | Path) -> TagList:
-    """The tags of a `selected_tags.csv`, or of one kept by `keep_taglist`; UserError where it is not one."""
+    """The tags of a `selected_tags.csv`; UserError where it is not one."""
     try:
-        content = Path(path).read_bytes()
-        rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+        return taglist_of(Path(path).read_bytes(), str(path))
     except OSError as error:
         raise UserError("tags", f"{path} cannot be read ({error.strerror}); it belongs beside the tagger's model.onnx") from None
+
+
+def taglist_of(content: bytes, path: str) -> TagList:
+    """The tags in the bytes of such a file, or of one kept by `keep_taglist`; `path` is what it is called in a UserError."""
+    try:
+        rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError("tags", f"{path} is not a list of tags ({error}); fetch the tagger again") from None
     if not rows or rows[0][:3] != HEADER:
