@@ -98,6 +98,17 @@ def test_scopes_are_asked_for(keyed: Site) -> None:
     assert keyed.client.post("/api/v1/jobs", json=ORDER, headers=watches).status_code == 403
 
 
+def test_only_an_operators_key_puts_jobs_before_those_of_other_keys(keyed: Site) -> None:
+    draws, runs = keyed.calling(keyed.key()), keyed.calling(keyed.key("ops", ("generate", "admin")))
+    reply = draws.client.post("/api/v1/jobs", json=ORDER | {"priority": 1})
+    assert (reply.status_code, reply.json()["error"]["field"]) == (403, "priority") and "admin" in reply.text
+    assert [draws.submit(priority=low)["priority"] for low in (0, -5)] == [0, -5]
+    assert runs.submit(priority=100)["position"] == 0
+    for made in (draws, runs):
+        for job in made.client.get("/api/v1/jobs").json()["jobs"]:
+            made.client.post(f"/api/v1/jobs/{job['id']}/cancel")
+
+
 def routes(made: Site) -> list[tuple[str, str]]:
     """Every method and path that the app answers, whichever dialect it is of."""
     found = [(method, route.path) for route in _all(inner(made.house).routes) for method in route.methods or ()]

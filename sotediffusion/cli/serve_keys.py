@@ -37,7 +37,7 @@ def _store(data: Path | None) -> "KeyStore":
 @keys.command()
 @click.argument("name")
 @click.option("--scope", "scopes", multiple=True, default=["generate"], show_default=True, metavar="SCOPE",
-              help="generate (draw, see one's own), admin (options, metrics). May be given twice.")  # fmt: skip
+              help="generate (draw, see one's own), admin (options, metrics, raised priority). May be given twice.")  # fmt: skip
 @data_option
 def add(name: str, scopes: tuple[str, ...], data: Path | None) -> None:
     """Make a key for NAME and print it. It is shown this once; the server keeps a hash only."""

@@ -63,6 +63,9 @@ def _submit(routes: APIRouter, house: House) -> None:
     async def submit(http: Request, caller: Mine, idempotency_key: Annotated[str | None, Header()] = None) -> dict[str, Any]:
         """Submit a job. It is kept from then on, whatever dies; follow it at /jobs/ID/events. 429: the queue is full."""
         ask = read_order(await json_object(http), house.presets, idempotency_key)
+        if ask.priority > 0 and "admin" not in caller.scopes:  # it goes before the turns that keys take
+            message = "above 0 a job goes before those of other keys, which needs a key with the scope admin; take 0 or less"
+            raise Problem(Trouble(403, "forbidden", message, "priority"))
         job = await gateway.submit(caller.owner, ask)
         return job_view(gateway, job, await gateway.position(job))
 

@@ -11,9 +11,11 @@ from sotediffusion.serve.doors.forms import picture_in
 from sotediffusion.serve.doors.views import FIELDS
 from sotediffusion.serve.gateway import Ask, Bounds, Lora
 from sotediffusion.serve.menu import Menu
+from sotediffusion.serve.walls.admission import PRIORITIES
 from sotediffusion.types import Request, UserError
 
 OTHERS = ("model", "loras", "preset", "priority", "deadline_s", "init")  # beside the fields of a request
+_PRIORITY = "higher goes first; above 0 needs the scope admin"
 _WHOLE = ("steps", "decoder_steps", "count", "seed", "width", "height")
 
 
@@ -59,11 +61,12 @@ def order_schema(menu: Menu, bounds: Bounds, presets: Mapping[str, Any]) -> dict
         for field in (name, f"decoder_{name}"):
             fields[field]["enum"] = list(choices)
     lora = {"type": "object", "required": ["name"], "properties": {"name": _enum(menu.loras), "weight": {"type": "number"}}}
+    low, high = PRIORITIES
     fields |= {
         "model": _enum(menu.models),
         "preset": _enum(presets),
         "loras": {"type": "array", "items": lora},
-        "priority": {"type": "integer", "default": 0},
+        "priority": {"type": "integer", "default": 0, "minimum": low, "maximum": high, "description": _PRIORITY},
         "deadline_s": {"type": "number", "maximum": bounds.deadline_s},
         "init": {"type": "string", "description": "a picture to start from, as base64 or as a data: URL"},
     }

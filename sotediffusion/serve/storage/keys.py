@@ -14,7 +14,7 @@ from sotediffusion.serve.storage.database import Database
 from sotediffusion.serve.storage.schema import keys
 from sotediffusion.types import UserError
 
-SCOPES = ("generate", "admin")  # draw and see one's own; change options, read metrics
+SCOPES = ("generate", "admin")  # draw and see one's own; change options, read metrics, go before others
 
 _NOBODY = bytes(32)  # a hash that nothing has
 _LONGEST = 80  # characters of a name
