@@ -441,6 +441,13 @@ def test_parts_have_the_names_of_diffusers() -> None:
     assert cascade.stage_a is other is pipe.decoder_pipe.vqgan
 
 
+def test_a_scheduler_is_refused_since_it_would_not_be_asked() -> None:
+    pipe = of(StableCascadeCombinedPipeline)
+    for one, name in ((pipe, "prior_scheduler"), (pipe.prior_pipe, "scheduler"), (pipe.decoder_pipe, "scheduler")):
+        with pytest.raises(UserError, match="scheduler: object is not taken, pipelines draw by ddpm; .*Request"):
+            setattr(one, name, object())
+
+
 def test_a_folder_opens_in_float32_or_what_is_asked_for_and_float16_is_warned_of_once(folder: Path, tmp_path: Path) -> None:
     store.convert(folder, tmp_path / "half", "folder", torch.float16)
     for kind in (StableCascadeCombinedPipeline, StableCascadePriorPipeline, StableCascadeDecoderPipeline):

@@ -33,10 +33,19 @@ class Component:
         setattr(pipe.cascade, self.part, value)
 
 
+class Scheduler:
+    """The place of diffusers' scheduler; there is none, and one that is put there would not be asked."""
+
+    def __set__(self, pipe: Any, value: Any) -> None:
+        others = "sotediffusion.generate.draw with Request(sampler=...), or sote generate --sampler"
+        raise UserError("scheduler", f"{type(value).__name__} is not taken, pipelines draw by ddpm; for others use {others}")
+
+
 class Pipeline:
     """A cascade seen through diffusers' interface."""
 
     networks: ClassVar[tuple[str, ...]] = ()  # the parts that `to` moves, the one that `device` speaks of first
+    scheduler = prior_scheduler = Scheduler()
     names: ClassVar[dict[str, str]] = {}  # arguments by the names that an order has for them
     unsaid: ClassVar[tuple[str, ...]] = ()  # settings of a picture that it cannot know
 
