@@ -5,29 +5,30 @@ import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from os import sched_getaffinity
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sotediffusion.curate.catalogue import DATASET, read
 from sotediffusion.curate.dedupe.phash import BYTES, hash_array
 from sotediffusion.curate.dedupe.step import NO_REFERENCE, Reference
-from sotediffusion.curate.scan.sources import PictureSource, open_source
+from sotediffusion.curate.engine.columns import DROPPED
+from sotediffusion.curate.engine.store import Store
+from sotediffusion.curate.scan.sources import PictureSource, open_source, whole
 from sotediffusion.curate.scan.step import ScanStep
 from sotediffusion.types import UserError
 
-CATALOGUE = "catalogue.lance"  # in a catalogue's folder
 _BATCH = 128  # files that a process scans in one go
 _FEW = 64  # files that are not worth a second process
 
 
 def read_reference(places: Sequence[str]) -> Reference:
-    """The hashes of all pictures of catalogues (their folders), folders, tars or URLs; UserError for one that is not there."""
+    """The hashes of the kept pictures of catalogues and of all in folders, tars or URLs; UserError for one that is not there."""
     if not places:
         return NO_REFERENCE
-    tables = [_of_catalogue(place) if (Path(place) / CATALOGUE).exists() else scanned(open_source(place)) for place in places]
+    tables = [_known(place) for place in places]
     known = [table.filter(pc.is_valid(table.column("phash"))).select(["path", "phash"]).combine_chunks() for table in tables]
     hashes = [hash_array(table.column("phash").combine_chunks()) for table in known if len(table)]
     paths = [f"{place}/{path}" for place, table in zip(places, known, strict=True) for path in table.column("path").to_pylist()]
@@ -36,13 +37,12 @@ def read_reference(places: Sequence[str]) -> Reference:
     return Reference(together, paths, digest)
 
 
-def _of_catalogue(place: str) -> pa.Table:
-    import lance
-
-    try:
-        return lance.dataset(str(Path(place) / CATALOGUE)).to_table(columns=["path", "phash"])
-    except (OSError, ValueError) as error:
-        raise UserError("reference", f"{place} cannot be read as a catalogue ({str(error)[:120]}); give a finished one") from None
+def _known(place: str) -> pa.Table:
+    """Paths and hashes of what is in a place. What a catalogue left out is not in it: a small copy there takes no place here."""
+    source = open_source(place)
+    if not Store(whole(place)).exists(DATASET):
+        return scanned(source)
+    return read(whole(place)).to_table(columns=["path", "phash"], filter=f"not {DROPPED}")
 
 
 def scanned(source: PictureSource) -> pa.Table:
