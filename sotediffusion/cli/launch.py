@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 PATIENCE = 20.0  # seconds that the others are given after one has failed
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes of one that was told to stop, which is no failure
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
@@ -34,7 +35,8 @@ def _start(number: int, count: int, port: int, arguments: list[str]) -> "subproc
                                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
     command = [sys.executable, "-m", "sotediffusion.cli.main", *arguments]
     quiet: dict[str, Any] = {} if number == 0 else {"stdout": subprocess.DEVNULL}
-    return subprocess.Popen(command, env=environment, preexec_fn=_end_with_parent, **quiet)
+    # In sessions of their own: what is sent to this whole group is handed on as well, and a second signal kills without saving.
+    return subprocess.Popen(command, env=environment, preexec_fn=_end_with_parent, start_new_session=True, **quiet)
 
 
 def _end_with_parent() -> None:
@@ -59,7 +61,7 @@ def _watch(children: "list[subprocess.Popen[bytes]]") -> int:
     deadline = None
     while any(child.poll() is None for child in children):
         time.sleep(0.1)
-        failed = next((child.returncode for child in children if child.returncode), 0)
+        failed = any(child.returncode not in (None, 0, *STOPPED) for child in children)
         if failed and deadline is None:
             deadline = time.monotonic() + PATIENCE
         if deadline is not None and time.monotonic() > deadline:

@@ -1,5 +1,6 @@
 """`sote train`: fine-tune a model; draw training pictures, train the parts of a cascade, put them together."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def _options(function: Any) -> Any:
 
 
 def _train(part: str, data: Path, out: Path, size: str, threads: int | None, continue_from: Path | None,
-           **changes: Any) -> str:
+           **changes: Any) -> None:
     import torch
 
     from sotediffusion.train.loop import train
@@ -89,8 +90,8 @@ def _train(part: str, data: Path, out: Path, size: str, threads: int | None, con
     with TrainingLine(part) as report:
         status = train(recipe, options, out / part, report, continue_from)
     click.echo(f"{part} {status.outcome} at {status.images} images; weights in {out / part / 'weights.safetensors'}")
-    outcome: str = status.outcome
-    return outcome
+    if status.code:
+        sys.exit(status.code)
 
 
 def _preparing(what: str, done: int, total: int) -> None:
@@ -132,8 +133,7 @@ def everything(ctx: click.Context, data: Path, out: Path, model: Path | None, co
     ctx.invoke(render, out=data, count=count, seed=0, area=65536, processes=processes)
     for part, share in SHARES.items():
         options = {"cooldown": None, "warmup": None, "minutes": minutes * share, "images": NO_LIMIT, "device": device}
-        if _train(part, data, out, size, threads, None, **options) == "interrupted":
-            raise click.Abort
+        _train(part, data, out, size, threads, None, **options)
     ctx.invoke(assemble, runs=out, out=model or out / "model", size=size, dtype="float16")
 
 

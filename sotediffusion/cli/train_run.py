@@ -35,8 +35,9 @@ def command(preset: str, data: str, model: str | None, out: Path | None, nproc: 
             **parts: Path | None) -> None:  # fmt: skip
     """Fine-tune a model on the pictures of PLACE by PRESET: a name, such as card-base, or a TOML file.
 
-    Stopped at any moment, the same command goes on. Models come into OUT/models, named by save.pattern and save.final out of
-    {name}, {images}, {steps} and {epoch}; states to go on from into OUT/checkpoints.
+    Stopped at any moment, the same command goes on; Ctrl-C leaves with 130 and SIGTERM with 143, after saving. Models come into
+    OUT/models, named by save.pattern and save.final out of {name}, {images}, {steps} and {epoch}; states to go on from into
+    OUT/checkpoints.
 
     \b
     Examples:
@@ -52,10 +53,11 @@ def command(preset: str, data: str, model: str | None, out: Path | None, nproc: 
     check(settings, max(count, nproc))
     if nproc > 1:
         sys.exit(launch(nproc, _without(sys.argv[1:], "--nproc")))
-    outcome = _run(settings, preset, data, model_of(model, parts), out, (number, count, local),
-                   device=device, threads=threads, continue_from=continue_from, dry=dry_run)
+    outcome, code = _run(settings, preset, data, model_of(model, parts), out, (number, count, local),
+                         device=device, threads=threads, continue_from=continue_from, dry=dry_run)
     if number == 0:
         click.echo(outcome)
+    sys.exit(code)
 
 
 def _place() -> tuple[int, int, int]:
@@ -85,7 +87,9 @@ def model_of(model: str | None, parts: dict[str, Path | None]) -> Any:
     return named | ({"base": model} if model else {})
 
 
-def _run(settings: Any, preset: str, data: str, model: Any, out: Path | None, place: tuple[int, int, int], **how: Any) -> str:
+def _run(settings: Any, preset: str, data: str, model: Any, out: Path | None, place: tuple[int, int, int],
+         **how: Any) -> tuple[str, int]:  # fmt: skip
+    """What is said of a run, and the code that it leaves with."""
     import torch
 
     from sotediffusion.train.distributed import joined
@@ -104,7 +108,8 @@ def _run(settings: Any, preset: str, data: str, model: Any, out: Path | None, pl
         else:
             status = run(order, lambda status: None, lambda *what: None, ranks)
     where = {"finished": f"models in {folder / 'models'}", "tried": "nothing was changed"}
-    return f"{settings.name} {status.outcome} at {status.images} images; {where.get(status.outcome, f'state in {folder}')}"
+    said = f"{settings.name} {status.outcome} at {status.images} images; {where.get(status.outcome, f'state in {folder}')}"
+    return said, status.code
 
 
 def _preparing(what: str, done: int, total: int) -> None:

@@ -1,5 +1,6 @@
 """`sote train standins`: the small models that stand in for the published ones where drawn pictures are curated."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ def _train(name: str, data: Path, out: Path, threads: int | None, changes: dict[
     with TrainingLine(name) as report:
         status = train(recipe, replace(options, **changes), out / name, report)
     click.echo(f"{name} {status.outcome} at {status.images} images; weights in {out / name / 'weights.safetensors'}")
+    sys.exit(status.code)
 
 
 for _name, _what in PARTS.items():

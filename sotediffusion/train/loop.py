@@ -6,6 +6,7 @@ walk through it in step, each with its rows of every batch.
 """
 
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -135,7 +136,7 @@ def train(recipe: Recipe, options: Options, folder: Path, report: Callable[[Stat
         while True:
             # Done?
             progress = _progress(place, options)
-            stopped = ranks.total([len(stop)])[0] > 0
+            stopped, ended = ranks.total([len(stop), stop.count(signal.SIGTERM)])
             if progress >= 1 or stopped or place["steps"] - first_step == options.dry > 0:
                 outcome = "finished" if progress >= 1 else "interrupted" if stopped else "tried"
                 break
@@ -201,7 +202,8 @@ def train(recipe: Recipe, options: Options, folder: Path, report: Callable[[Stat
                 saved, last_save = place["images"], time.monotonic()
 
         status = window.status(place, total, _progress(place, options), stepper.optimizer.param_groups[0]["lr"], ranks)
-        status = _busy(replace(status, outcome=outcome), options)
+        number = 0 if outcome != "interrupted" else signal.SIGTERM if ended else signal.SIGINT
+        status = _busy(replace(status, outcome=outcome, signal=int(number)), options)
         resume.write(log, status)
     if not options.dry and saved != place["images"]:
         _save(holders, place, folder, options, ranks)

@@ -31,6 +31,12 @@ class Status:
     numbers: dict[str, float] = field(default_factory=dict)
     outcome: str = "running"  # "finished", "interrupted", "tried"
     steps: int = 0
+    signal: int = 0  # that interrupted it
+
+    @property
+    def code(self) -> int:
+        """What a command leaves with after it: 0, or where a signal stopped it 128 and its number, as in shells."""
+        return 128 + self.signal if self.signal else 0
 
 
 def left(seconds: float, progress: float) -> float:

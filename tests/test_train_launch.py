@@ -1,0 +1,52 @@
+"""Claims about a run of several processes that the command starts itself: told to stop it saves, says so, and goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from training_run import SMALL, model_folder, picture_folder
+
+from sotediffusion.train import checkpoint
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs")
+    model_folder(path / "model")
+    picture_folder(path / "pictures")
+    return path
+
+
+def command(place, name, *assignments, nproc=2):
+    small = [argument for assignment in (*SMALL, *assignments) for argument in ("-s", assignment)]
+    return [sys.executable, "-m", "sotediffusion.cli.main", "train", "run", "card-base", "--data", str(place / "pictures"),
+            "--model", str(place / "model"), "--out", str(place / name), "--nproc", str(nproc), "--threads", "1",
+            "--device", "cpu", *small]  # fmt: skip
+
+
+def lines(folder):
+    path = folder / "stats.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines() if line] if path.is_file() else []
+
+
+@pytest.mark.parametrize("nproc, number", [(2, signal.SIGTERM), (2, signal.SIGINT), (1, signal.SIGTERM)])
+def test_a_signal_to_the_whole_group_lets_each_process_save_and_is_told_by_the_exit_code(place, nproc, number):
+    name = f"{nproc}-{number.name}"
+    endless = command(place, name, "train.steps=1_000_000", nproc=nproc)
+    started = subprocess.Popen(endless, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while len(lines(place / name)) < 2:
+        assert started.poll() is None, started.communicate()
+        time.sleep(0.05)
+    os.killpg(started.pid, number)
+    said, complaints = started.communicate(timeout=60)
+    assert started.returncode == 128 + number, complaints
+    assert "card-base interrupted at" in said
+    last = lines(place / name)[-1]
+    assert (last["outcome"], last["signal"]) == ("interrupted", number)
+    assert int(checkpoint.latest(place / name / "checkpoints")) == last["images"]
+    of = f"-of-{nproc}" if nproc > 1 else ""
+    assert len(list((place / name / "checkpoints").glob(f"*{of}.safetensors"))) == nproc
