@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from job_places import clock, emptied, order, place, quick, server, store  # noqa: F401  fixtures
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from sotediffusion.serve.storage import database
 from sotediffusion.serve.storage.database import Database, masked
@@ -392,6 +392,13 @@ def test_a_database_that_others_hold_is_said_to_be_down_and_is_there_again_later
             store.submit(order())
         assert store.depth()[JobState.QUEUED] == 0  # who only asks waits for nobody
     store.submit(order())
+
+
+def test_a_statement_that_fails_tells_nothing_of_the_prompt_in_it(quick):
+    store = Database(quick / "jobs.sqlite")
+    with pytest.raises(StoreDown) as refusal, store.write() as connection:
+        connection.execute(text("insert into nowhere values (:prompt)"), {"prompt": "1girl, alone"})
+    assert "nowhere" in str(refusal.value.__cause__) and "alone" not in str(refusal.value.__cause__)
 
 
 @pytest.mark.system

@@ -96,7 +96,8 @@ def _sqlite(path: str) -> sa.Engine:
         os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # prompts and hashes are nobody else's business
     except OSError as error:
         raise UserError("jobs", f"{file} cannot be opened ({error.strerror}); give a file that can be written") from None
-    engine = sa.create_engine(sa.URL.create("sqlite", database=str(file)), connect_args={"timeout": _PATIENCE})
+    url = sa.URL.create("sqlite", database=str(file))
+    engine = sa.create_engine(url, hide_parameters=True, connect_args={"timeout": _PATIENCE})  # a log must hold no prompts
 
     @event.listens_for(engine, "connect")
     def _connected(connection: Any, record: Any) -> None:
@@ -120,7 +121,8 @@ def _postgres(place: str) -> sa.Engine:
     except (exc.ArgumentError, ValueError):
         raise UserError("jobs", f"{masked(place)[:200]} is no URL; give postgresql://user@host/name") from None
     limits = f"-c lock_timeout={_PATIENCE}s -c idle_in_transaction_session_timeout={6 * _PATIENCE}s"
-    return sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": _PATIENCE, "options": limits})
+    told = {"connect_timeout": _PATIENCE, "options": limits}
+    return sa.create_engine(url, hide_parameters=True, pool_pre_ping=True, connect_args=told)
 
 
 @contextmanager
