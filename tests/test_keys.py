@@ -106,6 +106,15 @@ def test_keys_lie_where_the_environment_says(tmp_path):
     assert (tmp_path / "sotediffusion" / "serve" / "jobs.sqlite").exists()
 
 
+def test_keys_go_into_the_database_of_a_server_with_the_same_settings(tmp_path):
+    settings, elsewhere = tmp_path / "serve.toml", tmp_path / "other.sqlite"
+    for line, place in ((f'jobs = "{elsewhere}"', elsewhere), (f'data = "{tmp_path}/data"', tmp_path / "data" / "jobs.sqlite")):
+        settings.write_text(line)
+        text = sote("add", "ann", "--config", str(settings)).stdout.strip()
+        assert KeyStore(Database(place)).check(text) is not None
+    assert "ann" in sote("list", "--config", str(settings)).stdout
+
+
 def test_an_unknown_scope_lists_the_known_ones(tmp_path):
     refused = sote("add", "ann", "--scope", "admn", "--data", str(tmp_path))
     assert refused.returncode == 2 and "admin" in refused.stderr and "Traceback" not in refused.stderr

@@ -224,6 +224,22 @@ def test_options_win_over_a_file_and_single_settings_over_both(tmp_path: Path, m
     assert made.tls is not None and made.tls[0] == tmp_path / "tls" / "cert.pem" and made.tls[0].is_file()
 
 
+@pytest.mark.parametrize("place", ["jobs=postgresql://ann:hush@db/jobs", "jobs=postgresql://db/jobs?password=hush",
+                                   "shelf=s3://key:hush@bucket"])  # fmt: skip
+def test_a_password_in_a_command_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    with pytest.raises(UserError, match="SOTE_") as caught:
+        told(monkeypatch, "--data", str(tmp_path), "-s", place)
+    assert "hush" not in str(caught.value)
+    (tmp_path / "serve.toml").write_text(place.replace("=", ' = "', 1) + '"')
+    told(monkeypatch, "--config", str(tmp_path / "serve.toml"))
+    assert told(monkeypatch, "-s", "jobs=postgresql://ann@db/jobs").jobs == "postgresql://ann@db/jobs"
+
+
+def test_options_of_a_server_are_not_lost_before_the_command_for_keys(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--data"):
+        command.group.main(["--data", str(tmp_path), "keys", "list"], standalone_mode=False)
+
+
 def test_the_command_for_keys_is_still_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command.group.main(["keys", "add", "ann", "--data", str(tmp_path)], standalone_mode=False)
     assert ":" in capsys.readouterr().out

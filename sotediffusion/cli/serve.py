@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sotediffusion.cli.serve_data import data_folder, jobs_place, pictures_place
-from sotediffusion.cli.serve_keys import data_option, keys
+from sotediffusion.cli.serve_data import check_no_password, data_folder, folder_asked, jobs_place, pictures_place
+from sotediffusion.cli.serve_keys import config_option, data_option, keys
 from sotediffusion.config import build, override, read_toml
 from sotediffusion.types import UserError
 
@@ -47,7 +47,7 @@ DAY = 24 * 3600.0
 @click.option("--no-worker", is_flag=True, help="Draw nothing here; servers that share the jobs do.")
 @click.option("--keep-days", default=7.0, show_default=True, type=click.FloatRange(0, min_open=True),
               help="How long finished jobs are kept; favourites stay.")  # fmt: skip
-@click.option("--config", type=click.Path(path_type=Path), help="Settings in TOML; options win over it.")
+@config_option
 @click.option("-s", "sets", multiple=True, metavar="KEY=VALUE", help="Any other setting, e.g. -s limits.queued=50.")
 @click.pass_context
 def group(context: click.Context, config: Path | None, sets: tuple[str, ...], **options: Any) -> None:
@@ -61,9 +61,12 @@ def group(context: click.Context, config: Path | None, sets: tuple[str, ...], **
 
     Jobs lie in the database SOTE_JOBS and pictures in SOTE_PICTURES where these are set, else in the folder of --data.
     """
-    if context.invoked_subcommand is not None:
-        return
     given = {name for name in options if context.get_parameter_source(name) != click.core.ParameterSource.DEFAULT}
+    if context.invoked_subcommand is not None:
+        if given or config or sets:
+            raise UserError("keys", "options before it are those of a server; give --data or --config behind `keys add`")
+        return
+    check_no_password(sets)
     _serve(_settings(options, given, {} if config is None else read_toml(config), sets))
 
 
@@ -73,13 +76,13 @@ group.add_command(keys)
 def _settings(options: dict[str, Any], given: set[str], table: dict[str, Any], sets: tuple[str, ...]) -> "Settings":
     from sotediffusion.serve.run import Settings
 
-    data = options.pop("data") or (Path(table["data"]) if "data" in table else None)
+    data = folder_asked(options.pop("data"), table)
     folder = data_folder(data)
     tls = _tls(options, folder)
     worker = {name: value for name in ("device", "dtype") if (value := options.pop(name)) is not None}
     options["worker_here"], options["ray"] = not options.pop("no_worker"), options["ray"] or ""
     values = {
-        "data": folder, "jobs": jobs_place(data), "shelf": pictures_place(data), "tls": tls, "page": _presets("serve")["page"],
+        "data": folder, "jobs": jobs_place(data, table), "shelf": pictures_place(data), "tls": tls, "page": _presets("serve")["page"],
         "presets": _presets("generate"), "retention_s": options.pop("keep_days") * DAY,
         "licence_acknowledged": options.pop("public_licence_acknowledged"), **options,
     }  # fmt: skip

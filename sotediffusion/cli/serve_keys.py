@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sotediffusion.cli.serve_data import jobs_place
+from sotediffusion.cli.serve_data import folder_asked, jobs_place
+from sotediffusion.config import read_toml
 
 if TYPE_CHECKING:
     from sotediffusion.serve.storage.keys import KeyStore
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 data_option = click.option("--data", type=click.Path(path_type=Path), metavar="DIR",
                            help="The server's folder.  [~/.local/share/sotediffusion/serve; jobs and keys lie in the database "
                                 "SOTE_JOBS instead where that is set]")  # fmt: skip
+config_option = click.option("--config", type=click.Path(path_type=Path), help="Settings in TOML; options win over it.")
 
 
 @click.group("keys")
@@ -27,11 +29,13 @@ def keys() -> None:
     """
 
 
-def _store(data: Path | None) -> "KeyStore":
+def _store(data: Path | None, config: Path | None) -> "KeyStore":
+    """Of the database that a server with these options has."""
     from sotediffusion.serve.storage.database import Database
     from sotediffusion.serve.storage.keys import KeyStore
 
-    return KeyStore(Database(jobs_place(data)))
+    table = {} if config is None else read_toml(config)
+    return KeyStore(Database(jobs_place(folder_asked(data, table), table)))
 
 
 @keys.command()
@@ -39,18 +43,20 @@ def _store(data: Path | None) -> "KeyStore":
 @click.option("--scope", "scopes", multiple=True, default=["generate"], show_default=True, metavar="SCOPE",
               help="generate (draw, see one's own), admin (options, metrics, raised priority). May be given twice.")  # fmt: skip
 @data_option
-def add(name: str, scopes: tuple[str, ...], data: Path | None) -> None:
+@config_option
+def add(name: str, scopes: tuple[str, ...], data: Path | None, config: Path | None) -> None:
     """Make a key for NAME and print it. It is shown this once; the server keeps a hash only."""
-    key, text = _store(data).add(name, scopes)
+    key, text = _store(data, config).add(name, scopes)
     click.echo(text)
     click.echo(f"note: this is the only time that key {key.id} is shown; keep it like a password", err=True)
 
 
 @keys.command("list")
 @data_option
-def list_keys(data: Path | None) -> None:
+@config_option
+def list_keys(data: Path | None, config: Path | None) -> None:
     """List the keys: id, name, scopes, since when, and whether revoked."""
-    for key in _store(data).all():
+    for key in _store(data, config).all():
         state = f"revoked {_day(key.revoked)}" if key.revoked is not None else "valid"
         click.echo(f"{key.id}  {key.name}  {','.join(key.scopes)}  since {_day(key.created)}  {state}")
 
@@ -58,11 +64,12 @@ def list_keys(data: Path | None) -> None:
 @keys.command()
 @click.argument("id")
 @data_option
-def revoke(id: str, data: Path | None) -> None:
+@config_option
+def revoke(id: str, data: Path | None, config: Path | None) -> None:
     """Let the key ID open nothing any more, at once. Jobs and pictures made with it stay."""
     from sotediffusion.types import UserError
 
-    if not _store(data).revoke(id):
+    if not _store(data, config).revoke(id):
         raise UserError("id", f"{id[:40]!r} is no valid key; `sote serve keys list` shows them")
     click.echo(f"revoked {id}")
 
