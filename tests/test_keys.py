@@ -108,10 +108,10 @@ def test_keys_lie_where_the_environment_says(tmp_path):
 
 def test_keys_go_into_the_database_of_a_server_with_the_same_settings(tmp_path):
     settings, elsewhere = tmp_path / "serve.toml", tmp_path / "other.sqlite"
-    for line, place in ((f'jobs = "{elsewhere}"', elsewhere), (f'data = "{tmp_path}/data"', tmp_path / "data" / "jobs.sqlite")):
+    for line, where in ((f'jobs = "{elsewhere}"', elsewhere), (f'data = "{tmp_path}/data"', tmp_path / "data" / "jobs.sqlite")):
         settings.write_text(line)
         text = sote("add", "ann", "--config", str(settings)).stdout.strip()
-        assert KeyStore(Database(place)).check(text) is not None
+        assert KeyStore(Database(where)).check(text) is not None
     assert "ann" in sote("list", "--config", str(settings)).stdout
 
 

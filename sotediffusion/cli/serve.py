@@ -82,8 +82,8 @@ def _settings(options: dict[str, Any], given: set[str], table: dict[str, Any], s
     worker = {name: value for name in ("device", "dtype") if (value := options.pop(name)) is not None}
     options["worker_here"], options["ray"] = not options.pop("no_worker"), options["ray"] or ""
     values = {
-        "data": folder, "jobs": jobs_place(data, table), "shelf": pictures_place(data), "tls": tls, "page": _presets("serve")["page"],
-        "presets": _presets("generate"), "retention_s": options.pop("keep_days") * DAY,
+        "data": folder, "jobs": jobs_place(data, table), "shelf": pictures_place(data), "tls": tls,
+        "page": _presets("serve")["page"], "presets": _presets("generate"), "retention_s": options.pop("keep_days") * DAY,
         "licence_acknowledged": options.pop("public_licence_acknowledged"), **options,
     }  # fmt: skip
     flags = {"keep_days": "retention_s", "public_licence_acknowledged": "licence_acknowledged",

@@ -34,8 +34,8 @@ def pictures_place(data: Path | None) -> str:
 
 
 def check_no_password(sets: Iterable[str]) -> None:
-    """UserError: a single setting gives a place with its password, which every user of the machine sees in the list of processes."""
+    """UserError: a single setting gives a place with its password."""
     for key, variable in (("jobs", "SOTE_JOBS"), ("shelf", "SOTE_PICTURES")):
         if any(word.partition("=")[0].strip() == key and _PASSWORD.search(word) for word in sets):
-            raise UserError(key, "a password in a command is seen by all users of this machine; give the place in the environment as "
-                                 f"{variable}, or in the file of --config")  # fmt: skip
+            raise UserError(key, "a password in a command is seen by all users of this machine; give the place in the environment "
+                                 f"as {variable}, or in the file of --config")  # fmt: skip
