@@ -2,6 +2,7 @@
 
 import json
 
+import imagecodecs
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -226,6 +227,25 @@ def test_the_command_speaks_czkawka(folder, capsys):
     assert code == 0 and ["0.png", "0_again.jpg", "0_small.jpg"] in [[item["path"] for item in group] for group in groups]
     assert set(groups[0][0]) == {"path", "size", "width", "height", "modified_date", "hashes", "difference"}
     assert run(capsys, folder, "--compat", "czkawka", "--similarity", "hihg")[0] == 2
+
+
+def test_czkawkas_manner_passes_over_what_it_cannot_open_and_names_it(tmp_path, capsys):
+    for name in ("a.png", "b.png"):
+        scene(1, 300, 300).save(tmp_path / name)
+    (tmp_path / "c.jxl").write_bytes(imagecodecs.jpegxl_encode(np.asarray(scene(2, 300, 300)), lossless=True))
+    code, out, err = run(capsys, tmp_path, "--compat", "czkawka", "--json")
+    assert code == 0 and [item["path"] for item in json.loads(out)[0]] == ["a.png", "b.png"]
+    assert "c.jxl: passed over" in err
+
+
+@pytest.mark.parametrize("given", [
+    ("--compat", "czkawka", "--radius", "3"), ("--compat", "czkawka", "--reference", "x"),
+    ("--compat", "czkawka", "--verdicts", "x"), ("--compat", "czkawka", "--candidates", "3"),
+    ("--compat", "czkawka", "--variants", "keep"), ("--similarity", "medium"),
+])  # fmt: skip
+def test_an_option_that_would_do_nothing_is_refused(folder, capsys, given):
+    code, _, err = run(capsys, folder, *given)
+    assert code == 2 and "does nothing" in err and given[-2] in err
 
 
 TAGS = st.none() | st.lists(st.sampled_from(["a", "b", "c", None]), max_size=3)

@@ -9,9 +9,13 @@ from typing import Any
 
 import click
 import numpy as np
+from click.core import ParameterSource
 
 from sotediffusion.cli.main import one_line
+from sotediffusion.types import UserError
 
+OURS = ("reference", "radius", "candidates", "variants", "verdicts_file")  # options that mean nothing with --compat
+CZKAWKAS = ("algorithm", "resize_filter", "hash_size", "similarity")  # and nothing without it
 SHOWN = ["row", "path", "sha256", "bytes", "format", "width", "height"]
 
 
@@ -41,6 +45,7 @@ def command(place: str, reference: tuple[str, ...], compat: str | None, as_json:
     from sotediffusion.curate.dedupe.reference import scanned
     from sotediffusion.curate.scan.sources import open_source
 
+    _check_options(compat)
     source = open_source(place)
     table = scanned(source)
     if compat:
@@ -55,6 +60,15 @@ def command(place: str, reference: tuple[str, ...], compat: str | None, as_json:
     copies = sum(len(group["left_out"]) for group in groups)
     note = f"; {skipped} files are no pictures that could be compared" if skipped else ""
     click.echo(f"{len(table)} files, {len(groups)} groups, {copies} pictures more than needed{note}", err=True)
+
+
+def _check_options(compat: str | None) -> None:
+    context = click.get_current_context()
+    for option in context.command.params:
+        given = context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
+        if given and option.name in (OURS if compat else CZKAWKAS):
+            how = "with --compat czkawka, which goes by --similarity" if compat else "without --compat czkawka"
+            raise UserError(option.opts[0].lstrip("-"), f"it does nothing {how}; leave {option.opts[0]} out")
 
 
 def _groups(source: Any, table: Any, options: dict[str, Any], verdicts_file: Path | None) -> list[dict[str, Any]]:
@@ -72,6 +86,8 @@ def _groups(source: Any, table: Any, options: dict[str, Any], verdicts_file: Pat
 
 
 def _czkawka_groups(source: Any, table: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
+    import pyarrow as pa
+
     from sotediffusion.curate.dedupe.czkawka import czkawka_hash, similar, tolerance
     from sotediffusion.curate.dedupe.step import READS, DedupeSettings, best_first
 
@@ -79,7 +95,10 @@ def _czkawka_groups(source: Any, table: Any, options: dict[str, Any]) -> list[di
     size, similarity = options["hash_size"], options["similarity"]
     bits = int(similarity) if similarity.isdecimal() else tolerance(similarity, size)
     named = options["algorithm"], options["resize_filter"], size
-    hashes = [czkawka_hash(_with_alpha(source.read(path)), *named) for path in table.column("path").to_pylist()]
+    pictures = (_with_alpha(source, path) for path in table.column("path").to_pylist())
+    found = [None if picture is None else czkawka_hash(picture, *named) for picture in pictures]
+    table = table.filter(pa.array([hash is not None for hash in found], pa.bool_()))
+    hashes = [hash for hash in found if hash is not None]
     if not hashes:
         return []
     order = best_first(table.select(READS).combine_chunks().to_batches()[0], DedupeSettings(), frozenset())
@@ -94,13 +113,17 @@ def _czkawka_groups(source: Any, table: Any, options: dict[str, Any]) -> list[di
     return [groups[best] for best in sorted(groups)]
 
 
-def _with_alpha(content: bytes) -> "np.ndarray[Any, Any]":
-    """As Czkawka sees a picture: upright, transparency left as it is."""
-    from PIL import Image, ImageOps
+def _with_alpha(source: Any, path: str) -> "np.ndarray[Any, Any] | None":
+    """As Czkawka sees a picture: upright, transparency left as it is. None for one that cannot be opened so, which is named."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
-    with Image.open(BytesIO(content)) as image:
-        turned = ImageOps.exif_transpose(image)
-        return np.asarray(turned.convert("RGBA"))
+    try:
+        with Image.open(BytesIO(source.read(path))) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGBA"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = "a format that is not compared so" if isinstance(error, UnidentifiedImageError) else str(error)[:120]
+        click.echo(one_line(f"{path}: passed over, {reason}"), err=True)
+        return None
 
 
 def _as_json(group: dict[str, Any], compat: str | None) -> Any:
