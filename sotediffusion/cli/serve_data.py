@@ -37,5 +37,5 @@ def check_no_password(sets: Iterable[str]) -> None:
     """UserError: a single setting gives a place with its password."""
     for key, variable in (("jobs", "SOTE_JOBS"), ("shelf", "SOTE_PICTURES")):
         if any(word.partition("=")[0].strip() == key and _PASSWORD.search(word) for word in sets):
-            raise UserError(key, "a password in a command is seen by all users of this machine; give the place in the environment "
-                                 f"as {variable}, or in the file of --config")  # fmt: skip
+            raise UserError(key, "a password in a command is seen by all users of this machine; give the place in the "
+                                 f"environment as {variable}, or in the file of --config")  # fmt: skip
