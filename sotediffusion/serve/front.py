@@ -106,7 +106,7 @@ def _health(routes: APIRouter, house: House) -> None:
 
     @routes.get("/readyz")
     async def readyz() -> Response:
-        """Whether jobs are taken in and drawn: the database answers and a worker has its model open. 503 where not."""
+        """Whether jobs are taken in and drawn: the database answers and a worker of its own has its model open. 503 where not."""
         await gateway.do(gateway.store.depth)
         state = "closing" if gateway.draining.is_set() else "ready" if house.ready() else "no worker"
         said = {"status": state} | ({"trouble": trouble} if (trouble := house.trouble()) and not house.public else {})

@@ -22,7 +22,7 @@ class House:
     words: Words
     metrics: Metrics
     walls: Walls = Walls()
-    ready: Callable[[], bool] = lambda: True  # whether a worker is there with its model open
+    ready: Callable[[], bool] = lambda: True  # whether the worker of this server has its model open, or is others' business
     trouble: Callable[[], str] = lambda: ""  # why the last worker ended
     public: bool = False  # others than the operator can reach it
     page: Mapping[str, Any] = field(default_factory=dict)  # prompts and sizes for the page

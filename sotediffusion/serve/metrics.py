@@ -18,12 +18,13 @@ _REPLIES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 120)
 class Metrics:
     """The numbers of one server process; those of jobs are of the whole store."""
 
-    def __init__(self, store: JobStore, ready: Callable[[], bool]):
-        self._store, self._ready = store, ready
+    def __init__(self, store: JobStore, worker: Callable[[], bool]):
+        """`worker` says whether this server has one with its model open."""
+        self._store, self._has_worker = store, worker
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._jobs = Gauge("sote_jobs", "Jobs that wait or run, by state", ["state"], registry=registry)
-        self._worker = Gauge("sote_worker_ready", "1 while a worker is there with its model open", registry=registry)
+        self._worker = Gauge("sote_worker_ready", "1 while a worker of this server has its model open", registry=registry)
         self._ended = Counter("sote_jobs_ended", "Jobs that a worker of this machine has ended", ["state", "origin", "model"],
                               registry=registry)  # fmt: skip
         self._pictures = Counter("sote_pictures", "Finished pictures of this machine", ["model"], registry=registry)
@@ -46,7 +47,7 @@ class Metrics:
         """All numbers as text. Blocks; StoreDown."""
         for state, count in self._store.depth().items():
             self._jobs.labels(str(state)).set(count)
-        self._worker.set(self._ready())
+        self._worker.set(self._has_worker())
         return generate_latest(self.registry)
 
     def around(self, app: ASGIApp) -> ASGIApp:

@@ -111,7 +111,7 @@ def open_server(settings: Settings) -> Server:
     receivers = settings.webhook_hosts if settings.webhooks else None
     gateway = Gateway(store, shelf, offered, settings.bounds, rate, workers.wake if workers else lambda: None, words, receivers)
     ready = (lambda: workers.ready) if workers else lambda: True
-    metrics = Metrics(store, ready)
+    metrics = Metrics(store, lambda: workers is not None and workers.ready)
     if workers:
         workers.on_ended = lambda id: _note(gateway, metrics, id)
     sender = _sender(settings, gateway) if settings.webhooks else None
