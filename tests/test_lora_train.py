@@ -20,6 +20,7 @@ from sotediffusion.train.settings import Memory, resolve
 from sotediffusion.types import Request, UserError
 from sotediffusion.weights.lora import Lora, read
 from sotediffusion.weights.lora_merge import network_with
+from sotediffusion.weights.lora_sets import wear
 from sotediffusion.weights.store import open_cascade
 
 LORA = ("lora.rank=2", "lora.alpha=2.0", "save.every=0", "train.ema=0")
@@ -121,6 +122,17 @@ def test_the_file_puts_into_a_model_what_the_run_trained(place):
         for half, value in (("down", pair.down), ("up", pair.up)):
             assert torch.equal(value, state["modules"][f"{part}.pairs.{name.replace('.', '/')}.{half}"])
     assert lora.form == "sote"
+
+
+def test_the_file_says_what_was_told_of_padding_and_a_model_that_is_told_otherwise_is_noted(place, recwarn):
+    for mask in ("masked", "unmasked"):
+        go(lora_order(place, mask, "train.steps=1", f"text_mask={mask}"))
+        path = place / mask / "models" / "lora.safetensors"
+        assert read(path).text_mask == mask
+        recwarn.clear()
+        wear(open_cascade(place / "model"), [(str(path), 1.0)])
+        said = [str(warning.message) for warning in recwarn if "text_mask" in str(warning.message)]
+        assert len(said) == (mask == "unmasked") and all("lora was trained with text_mask=unmasked" in line for line in said)
 
 
 def test_the_loss_falls(place):

@@ -26,6 +26,7 @@ from sotediffusion.train.recipes.lora import LoraC
 from sotediffusion.train.settings import resolve
 from sotediffusion.types import Request, UserError
 from sotediffusion.weights.embeddings import Embedding, read, save, with_words
+from sotediffusion.weights.lora import TEXT_MASK
 from sotediffusion.weights.store import open_cascade
 
 WORD = ("save.every=0", "train.ema=0", "embedding.vectors=2", "name=mine")
@@ -127,6 +128,7 @@ def test_only_the_word_learns_and_the_file_is_heard(place):
     path = place / "word" / "models" / "mine.safetensors"
     embedding = read(path)
     assert torch.equal(embedding.vectors, state["modules"]["text.vectors"]) and embedding.vectors.shape == (2, 32)
+    assert embedding.metadata[TEXT_MASK] == "masked"
     table = tiny_cascade().text.text_model.embeddings.token_embedding.weight
     begin = table[(ClipTokenizer().encode("1girl") * 2)[:2]]
     assert not torch.allclose(embedding.vectors, begin) and torch.allclose(embedding.vectors, begin, atol=1.0)

@@ -23,7 +23,7 @@ from sotediffusion.train.recipes.finetune_b import FinetuneB
 from sotediffusion.train.recipes.finetune_c import FinetuneC, told
 from sotediffusion.train.settings import Memory
 from sotediffusion.types import Request, UserError
-from sotediffusion.weights.store import open_cascade
+from sotediffusion.weights.store import open_cascade, save_cascade
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +85,27 @@ def test_what_it_was_trained_to_expect_is_written_into_the_model_and_read_back_w
     assert (conventions.text_mask, conventions.compression) == ("unmasked", 42.67)
     assert conventions.area == round(128 * 128 * (42.67 / 32) ** 2)  # what EffNet saw whole stands for a larger picture
     assert model.stage_c.config == SIZES["tiny"].stage_c
+
+
+def test_a_model_keeps_what_it_was_told_of_padding_unless_a_run_says_otherwise_and_then_that_is_noted(place):
+    unmasked, notes = place / "unmasked", []
+    save_cascade(replace(open_cascade(place / "model"), conventions=replace(
+        open_cascade(place / "model").conventions, text_mask="unmasked")), unmasked, "folder")  # fmt: skip
+    what = replace(order(place, "kept", "train.steps=1"), model=unmasked)
+    go(what, note=notes.append)
+    assert open_cascade(place / "kept" / "models" / "card-base").conventions.text_mask == "unmasked"
+    assert not [note for note in notes if "text_mask" in note]
+    for dry in (True, False):
+        changed = settings("train.steps=1", "text_mask=masked")
+        notes.clear()
+        go(replace(what, settings=changed, out=place / "told", dry=dry), note=notes.append)
+        assert "was made with text_mask=unmasked and is trained with masked" in "".join(notes)
+    assert open_cascade(place / "told" / "models" / "card-base").conventions.text_mask == "masked"
+
+
+def test_stage_b_is_told_of_padding_as_its_text_encoder_is(place):
+    with pytest.raises(UserError, match="text_mask: Stage B listens .* as masked, not unmasked; give -s text_mask=model"):
+        go(order(place, "b-refused", "train.part=stage_b", "train.text_lr=0", "recipe=kohya", preset="stage-b"))
 
 
 def test_saved_precision_does_not_touch_what_is_trained_and_an_overflow_is_refused(place):

@@ -29,7 +29,7 @@ def test_the_cards_presets_are_its_tables_under_either_recipe(name, recipe):
 
 def test_the_recipes_differ_in_what_the_card_leaves_open():
     ours, kohya = (resolve("card-base", [f"recipe={name}"], PRESETS) for name in ("default", "kohya"))
-    assert (ours.text_mask, ours.data.buckets.scale, ours.data.captions.dropout) == ("masked", 0.75, 0.05) and ours.train.ema > 0
+    assert (ours.text_mask, ours.data.buckets.scale, ours.data.captions.dropout) == ("model", 0.75, 0.05) and ours.train.ema > 0
     assert (kohya.text_mask, kohya.data.buckets.scale, kohya.data.captions.dropout, kohya.train.ema) == ("unmasked", 1.0, 0.0, 0)
     assert kohya.data.captions.form == "kohya" and kohya.data.captions.kohya.shuffle_caption and kohya.data.buckets.step == 64
 
@@ -55,7 +55,7 @@ def test_the_command_line_goes_before_the_preset_that_before_its_like_and_that_b
     preset = tmp_path / "mine.toml"
     preset.write_text('like = "card-base"\n[train]\nlr = 2e-5\n[data.captions]\ndropout = 0.2\n')
     own = resolve(str(preset), ["train.lr=3e-5"], PRESETS)
-    assert (own.train.lr, own.train.text_lr, own.data.captions.dropout, own.text_mask) == (3e-5, 4e-6, 0.2, "masked")
+    assert (own.train.lr, own.train.text_lr, own.data.captions.dropout, own.text_mask) == (3e-5, 4e-6, 0.2, "model")
 
 
 @pytest.mark.parametrize("preset, assignments, message", [

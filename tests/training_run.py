@@ -51,9 +51,9 @@ def order(place: Path, name: str, *assignments: str, preset: str = "card-base", 
     return Order(settings(*assignments, preset=preset), str(place / "pictures"), place / "model", place / name, **more)
 
 
-def go(what: Order, report: Callable = lambda status: None, ranks=ALONE):
+def go(what: Order, report: Callable = lambda status: None, ranks=ALONE, note: Callable = lambda text: None):
     """Run it."""
-    return run(what, report, lambda *done: None, ranks)
+    return run(what, report, lambda *done: None, ranks, note)
 
 
 def losses(folder: Path) -> dict[int, float]:

@@ -77,7 +77,9 @@ def run(order: Order, report: Callable[[Status], None], progress: Progress, rank
     if ranks.first and not order.dry:
         order.out.mkdir(parents=True, exist_ok=True)
         checkpoint.replace_file(order.out / "settings.toml", lambda path: path.write_text(to_toml(settings)))
-        for text in (*watch.notes, *data.samples.notes, *stream.notes(settings.train.batch), *notes(settings, epoch)):
+    if ranks.first:
+        said = (*watch.notes, *_mask_notes(cascade, settings), *data.samples.notes, *stream.notes(settings.train.batch))
+        for text in (*said, *notes(settings, epoch)):
             note(text)
     options = replace(options_of(order, epoch), full_speed=watch.full_speed(cascade, data))
     every = images_of("save.every", settings.save.every, settings.train.batch, epoch)
@@ -102,6 +104,7 @@ def open_model(order: Order, ranks: Ranks) -> Cascade:
     if cascade.effnet is None:
         raise UserError("model", "has no EffNet encoder to make latents with; add effnet_encoder.safetensors by --effnet")
     _check_scale(settings, cascade.conventions)
+    _check_mask(settings, cascade.conventions)
     rates = settings.train.rates
     for name, network in cascade.parts().items():
         learns = rates.get(name, 0) > 0
@@ -141,6 +144,21 @@ def _check_scale(settings: Settings, conventions: Conventions) -> None:
     if settings.recipe != "kohya" and abs(CELL / scale - conventions.compression) > 0.5:
         raise UserError("data.buckets.scale", f"{scale:g} makes a latent cell of {CELL / scale:.4g} px where the model draws "
                                               f"{conventions.compression:g}; set it to {CELL / conventions.compression:.3g}")
+
+
+def _check_mask(settings: Settings, conventions: Conventions) -> None:
+    """UserError where Stage B would be trained on what its text encoder, which stays as it is, does not say when drawing."""
+    if settings.train.part == "stage_b" and settings.text_mask not in ("model", conventions.text_mask):
+        raise UserError("text_mask", f"Stage B listens to a text encoder that stays as it is, and this model's is told of "
+                                     f"padding as {conventions.text_mask}, not {settings.text_mask}; give -s text_mask=model")
+
+
+def _mask_notes(cascade: Cascade, settings: Settings) -> list[str]:
+    """That the model will be told otherwise of padding than it was made with, where it is so."""
+    before, now = cascade.conventions.text_mask, conventions_of(cascade, settings).text_mask
+    what = "files for it that say so" if settings.beside else "a model that says so"
+    return [] if before == now else [f"{cascade.name or 'the model'} was made with text_mask={before} and is trained with {now}, "
+                                     f"which makes {what}; -s text_mask=model keeps {before}"]
 
 
 def recipe_of(cascade: Cascade, settings: Settings, stream: Stream) -> Any:

@@ -14,7 +14,7 @@ from sotediffusion.train.recipes.lora import LoraC
 from sotediffusion.train.settings import Settings
 from sotediffusion.weights import embeddings, licences
 from sotediffusion.weights.embeddings import Embedding
-from sotediffusion.weights.lora import TRIGGER, Lora, save
+from sotediffusion.weights.lora import TEXT_MASK, TRIGGER, Lora, save
 from sotediffusion.weights.store import DTYPES
 
 
@@ -46,7 +46,7 @@ class SmallExport:
     def _said(self) -> dict[str, str]:
         said = {
             "modelspec.license": licences.describe(self.base.license), "ss_base_model_version": "stable-cascade",
-            "ss_sd_model_name": self.base.name,
+            "ss_sd_model_name": self.base.name, TEXT_MASK: self.recipe.conventions.text_mask,
         }  # fmt: skip
         return {key: value for key, value in said.items() if value}
 

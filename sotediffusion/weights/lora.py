@@ -31,6 +31,7 @@ _OTHER_KINDS = {
 }  # fmt: skip
 PEFT_METADATA, PEFT_FILE = "lora_adapter_metadata", "adapter_model.safetensors"
 TRIGGER = "modelspec.trigger_phrase"
+TEXT_MASK = "sotediffusion.text_mask"  # what the text tower saw of padding in training, as in a model's conventions
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,11 @@ class Lora:
     def trigger(self) -> list[str]:
         """The words that call up what it was trained on."""
         return [word.strip() for word in self.metadata.get(TRIGGER, "").split(",") if word.strip()]
+
+    @property
+    def text_mask(self) -> str:
+        """What the text tower saw of padding when it was trained, "" where nothing says it."""
+        return self.metadata.get(TEXT_MASK, "")
 
     @property
     def ranks(self) -> list[int]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,10 @@ def wear(cascade: Cascade, wanted: Sequence[tuple[str, float]]) -> LoraSet:
     if not wanted:
         return LoraSet()
     opened = [(read(path), float(weight)) for path, weight in wanted]
+    for lora, _ in opened:
+        if lora.text_mask not in ("", cascade.conventions.text_mask):
+            warnings.warn(f"{lora.name} was trained with text_mask={lora.text_mask} and {cascade.name or 'this model'} draws "
+                          f"with {cascade.conventions.text_mask}; it may do less than it learnt", stacklevel=2)  # fmt: skip
     totals: dict[str, tuple[Lora, float]] = {}
     for lora, weight in opened:
         totals[lora.digest] = (lora, weight + (totals[lora.digest][1] if lora.digest in totals else 0))
