@@ -342,6 +342,7 @@ def test_the_server_tells_what_it_offers(own: Site) -> None:
     about = own.client.get("/api/v1/about").json()
     assert [model["name"] for model in about["models"]] == ["tiny", "other"]
     assert about["models"][1]["licence"] == "Fair AI Public License 1.0-SD" and about["key"] is False
+    assert about["retention_s"] == 7 * 24 * 3600
     assert about["limits"]["steps"] == [1, 150] and about["defaults"]["steps"] == 30 and about["scopes"] == ["generate", "admin"]
     schema = own.client.get("/openapi.json").json()
     order = schema["paths"]["/api/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]

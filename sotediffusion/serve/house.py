@@ -25,5 +25,6 @@ class House:
     ready: Callable[[], bool] = lambda: True  # whether the worker of this server has its model open, or is others' business
     trouble: Callable[[], str] = lambda: ""  # why the last worker ended
     public: bool = False  # others than the operator can reach it
+    retention_s: float = 7 * 24 * 3600.0  # that finished jobs are kept
     page: Mapping[str, Any] = field(default_factory=dict)  # prompts and sizes for the page
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # settings by name

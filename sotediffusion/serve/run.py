@@ -118,7 +118,8 @@ def open_server(settings: Settings) -> Server:
     names = tuple(name.lower() for name in (*settings.names, settings.host))
     walls = Walls(names, settings.origins, settings.body, links=duties.LINKS)
     house = House(gateway, Doorkeeper(keys, asks), owed, words, metrics, walls, ready,
-                  lambda: workers.trouble if workers else "", settings.public, settings.page, settings.presets)  # fmt: skip
+                  lambda: workers.trouble if workers else "", settings.public, settings.retention_s, settings.page,
+                  settings.presets)  # fmt: skip
     return Server(settings, house, Keeper(store, shelf, settings.retention_s, workers, sender), notes)
 
 

@@ -1,6 +1,7 @@
 """Jobs and the server itself as the own API's JSON."""
 
 from dataclasses import asdict, fields
+from math import isfinite
 from typing import Any
 
 from sotediffusion import __version__
@@ -62,6 +63,7 @@ def about_view(house: House, caller: Caller | None) -> dict[str, Any]:
         "limits": limits,
         "defaults": {field.name: field.default for field in fields(Request) if field.name in FIELDS and field.name != "prompt"},
         "prompts": house.page,
+        "retention_s": house.retention_s if isfinite(house.retention_s) else None,  # favourites are kept for good
         "rating": gateway.rates,
         "webhooks": gateway.receivers is not None,
         "key": house.doorkeeper.asks,

@@ -1,5 +1,6 @@
 // The gallery: all pictures of the caller, the latest first; search, favourites, marking, and the way back to each.
 import { html, useEffect, useRef } from "../vendor/ui.js";
+import { about } from "../state/about.js";
 import { discard, favour, favouritesOnly, loadMore, loading, more, pictures, reload, search } from "../state/jobs.js";
 import { download } from "../state/pictures.js";
 import { plural } from "../state/words.js";
@@ -47,7 +48,12 @@ function Tiles() {
 function nothing() {
   if (loading.value) return "Looking…";
   if (search.value) return "No prompt has these words.";
-  return favouritesOnly.value ? "No favourites yet." : "What you draw is kept here.";
+  return favouritesOnly.value ? "No favourites yet." : `What you draw is kept here${span()}.`;
+}
+
+function span() {
+  const days = Math.round((about.value?.retention_s ?? 0) / 8640) / 10;
+  return days ? ` for ${plural(days, "day")}, a favourite for good` : "";
 }
 
 function Tile({ picture, on, stop }) {
