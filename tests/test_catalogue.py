@@ -133,7 +133,7 @@ def run(place, url="", **settings):
         text = [f"text.endpoint.url={json.dumps(url)}", 'text.backend="endpoint"', "text.where=[]"]
     given = read_preset("card", (*text, "text.endpoint.retries=0", *(f"{key}={value}" for key, value in settings.items())))
     order = pipeline.Order(str(place / "src"), str(place / "cat"), given, place, 1, skip=("score", "tag"))
-    version, runner = pipeline.run(order, lambda progress: None)
+    version, runner, _ = pipeline.run(order, lambda progress: None)
     return version, runner
 
 

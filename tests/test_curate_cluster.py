@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from curate_run import by_path, calls, curate, steps_of, write
 from curate_steps import Folder
 
+from sotediffusion.cli.curate import group
 from sotediffusion.curate.engine import cluster
 from sotediffusion.curate.engine.cluster import Cluster
 from sotediffusion.curate.engine.processes import Means
@@ -70,6 +72,15 @@ def test_a_wrong_address_is_said_at_once(tmp_path):
     nobody = on(tmp_path, "127.0.0.1:1")
     with pytest.raises(UserError, match=r"ray: no cluster answers at 127\.0\.0\.1:1 .*; check the address"), nobody:
         pass
+
+
+def test_a_cluster_without_tokens_is_refused_and_the_command_asks_for_them_whatever_the_environment_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(ray._raylet, "get_authentication_mode", lambda: ray._raylet.AuthenticationMode.DISABLED)
+    with pytest.raises(UserError, match="ray: without tokens .* RAY_AUTH_MODE=token"), on(tmp_path, "127.0.0.1:1"):
+        pass
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    said = CliRunner().invoke(group, ["run", str(tmp_path), "--out", str(tmp_path / "cat"), "--ray", "nowhere:1", "--skip", "no"])
+    assert said.exit_code and os.environ["RAY_AUTH_MODE"] == "token"
 
 
 def test_a_lost_node_costs_nothing_that_was_finished(tmp_path, nodes):

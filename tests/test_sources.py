@@ -4,11 +4,12 @@ import io
 import os
 import pickle
 import tarfile
+from collections import Counter
 
 import pytest
 
 from sotediffusion.curate.engine.shelves import file_system
-from sotediffusion.curate.scan.sources import MEMBER, open_source, sidecar_names, whole
+from sotediffusion.curate.scan.sources import MEMBER, open_source, passed_over, sidecar_names, whole
 from sotediffusion.types import UserError
 
 
@@ -60,6 +61,15 @@ def test_sidecars_are_found_by_stem_and_by_full_name_and_count_as_changes(tmp_pa
     os.utime(tmp_path / "a/z.txt", ns=(2**62, 2**62))
     after = {row["path"]: row["modified"] for row in listed(source)}
     assert after["a/z.jpg"] == 2**62 and {p for p in after if after[p] != before[p]} == {"a/z.jpg"}
+
+
+def test_files_that_are_no_pictures_by_their_names_are_counted(tmp_path):
+    fill(tmp_path, {f"{n}.part": b"x" for n in range(3)} | {"a.jpg_large": b"x", "b.tar.gz": b"x", "c.png": b"x", "c.txt": b"x"})
+    source = open_source(str(tmp_path))
+    assert paths(source) == ["c.png"]
+    assert passed_over(source.skipped) == "5 files that are no pictures by their names: 3 .part, 1 .gz, 1 .jpg_large"
+    assert passed_over(source.skipped, most=1) == "5 files that are no pictures by their names: 3 .part, 2 others"
+    assert passed_over(Counter()) == ""
 
 
 def test_names_of_sidecars():

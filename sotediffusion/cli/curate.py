@@ -107,11 +107,13 @@ def run(source: str, out: str, preset: str, assignments: tuple[str, ...], skip: 
     cores = workers or len(os.sched_getaffinity(0))
     order = pipeline.Order(source, out, settings, models or _default_models(preset), cores, skip, name, ray, keys)
     if ray:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it when it is imported; without a token it then connects to nothing
     with _Line() as line:
-        version, runner = pipeline.run(order, line.show)
+        version, runner, notes = pipeline.run(order, line.show, lambda text: click.echo(text, err=True))
     for text in summary(runner.ledger.reasons):
         click.echo(text)
+    if "passed over" in notes:
+        click.echo(f"passed over: {one_line(notes['passed over'])}")
     if version is None:
         click.echo(f"nothing new; {out} stays as it is")
     else:

@@ -43,7 +43,8 @@ def command(
         return
     wanted = report.ReportSettings(
         title or Path(catalogue).absolute().name,
-        about={"version": chosen.name, "made": chosen.created, "source": chosen.settings["source"]},
+        about={"version": chosen.name, "made": chosen.created, "source": chosen.settings["source"],
+               **chosen.settings.get("notes", {})},  # fmt: skip
     )
     thumbnails = report.Thumbnails(_opener(source or chosen.settings["source"]), voucher_of(rows, settings["tag"], models))
     page = report.render(report.gather(rows, thumbnails, settings["compose"], settings["rules"], wanted))

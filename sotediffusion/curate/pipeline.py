@@ -199,9 +199,13 @@ class Order:
     secrets: Mapping[str, Any] | None = None
 
 
-def run(order: Order, report: Callable[[Progress], None]) -> tuple[Version | None, Runner]:
-    """Do what is left to do and name the outcome; the version is None where nothing has changed."""
-    from sotediffusion.curate.scan.sources import masked, open_source, whole
+def run(order: Order, report: Callable[[Progress], None],
+        say: Callable[[str], None] = lambda _: None) -> tuple[Version | None, Runner, dict[str, str]]:  # fmt: skip
+    """Do what is left to do and name the outcome; the version is None where nothing has changed.
+
+    Last come notes by name, for people: what the listing passed over, and what the tagger ran on, which is said at once, too.
+    """
+    from sotediffusion.curate.scan.sources import masked, open_source, passed_over, whole
     from sotediffusion.curate.text.journal import forget
 
     source, store = open_source(order.source), Store(order.out)
@@ -212,6 +216,9 @@ def run(order: Order, report: Callable[[Progress], None]) -> tuple[Version | Non
         places = Places(source, store, order.models, order.secrets or {})
         steps = chain(order.settings, places, order.skip)
         forget_errors(store, steps)
+        runs_on = _tagger_runs_on(order, steps)
+        if runs_on:
+            say(f"the tagger runs on {runs_on}; tag.provider={order.settings['tag'].provider}")
         told = {"source": masked(whole(order.source)), "skip": list(order.skip), **_taglist(steps), **plain(dict(order.settings))}
         store.write(SETTINGS, to_toml(told).encode())
         with _executor(order, store, source) as executor:
@@ -219,7 +226,22 @@ def run(order: Order, report: Callable[[Progress], None]) -> tuple[Version | Non
             ledger = runner.run(source, secret)
         forget(_journal(places), set(runner.contents(np.flatnonzero(ledger.erased)).drop_null().to_pylist()))
         runner.watch.say("committing")
-        return commit(Finished(store, runner.chain.placed, runner.parts, ledger), told, order.name), runner
+        held: dict[str, str] = next((version.settings.get("notes", {}) for version in reversed(versions(store))), {})
+        tagged = runs_on and (runs_on if "tag" in runner.worked else held.get("tagged on", ""))
+        notes = {"passed over": passed_over(source.skipped), "tagged on": tagged}
+        notes = {name: text for name, text in notes.items() if text}
+        finished = Finished(store, runner.chain.placed, runner.parts, ledger)
+        return commit(finished, {**told, "notes": notes}, order.name), runner, notes
+
+
+def _tagger_runs_on(order: Order, steps: list[Step]) -> str:
+    """The provider of the machine that tags; each node of a cluster chooses its own."""
+    from sotediffusion.curate.inference.runtime import AUTO, provider_here
+
+    if not any(step.name == "tag" for step in steps):
+        return ""
+    wanted: str = order.settings["tag"].provider
+    return ("the best that each node has" if wanted == AUTO else wanted) if order.ray else provider_here(wanted)
 
 
 def _taglist(steps: list[Step]) -> dict[str, str]:

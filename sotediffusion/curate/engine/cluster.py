@@ -62,6 +62,8 @@ class Cluster:
 
     def __enter__(self) -> "Cluster":
         self.ray = _ray()
+        if not _asks_for_tokens(self.ray):
+            raise UserError("ray", "without tokens anybody could run programs on it; set RAY_AUTH_MODE=token on every node")
         knock(self.address)
         cpus = self.means.workers if self.address == LOCAL else None
         try:
@@ -304,3 +306,8 @@ def _ray() -> Any:
     except ImportError:
         raise UserError("ray", "Ray is not installed; pip install 'sotediffusion[cluster]'") from None
     return ray
+
+
+def _asks_for_tokens(ray: Any) -> bool:
+    """Whether Ray in this process talks only to those who know the cluster's token."""
+    return bool(ray._raylet.get_authentication_mode() == ray._raylet.AuthenticationMode.TOKEN)

@@ -144,6 +144,7 @@ class Runner:
         self.ledger = Ledger.of(np.zeros(0, bool), np.zeros(0, bool))
         self.chain = Chain(steps)
         self.parts: dict[str, Parts] = {}
+        self.worked: set[str] = set()  # names of steps that have finished something in this run
         self.watch = Watch(report)
 
     def run(self, source: Source, secret: bytes) -> Ledger:
@@ -280,6 +281,7 @@ class Runner:
             self.ledger.add(placed, Tally.of(placed, name, table))
 
     def add(self, placed: Placed, tally: Tally) -> None:
+        self.worked.add(placed.name)
         self.parts[placed.name].add(tally.name)
         self.ledger.add(placed, tally)
 

@@ -24,7 +24,7 @@ def open_session(path: str | Path, provider: str = AUTO, threads: int = 0) -> An
     UserError: a provider that is unknown or not here, a file that is no model.
     """
     onnxruntime = _onnxruntime()
-    provider = choose_provider(provider, onnxruntime.get_available_providers())
+    provider = provider_here(provider)
     onnxruntime.disable_telemetry_events()
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
@@ -39,6 +39,11 @@ def open_session(path: str | Path, provider: str = AUTO, threads: int = 0) -> An
         raise UserError("model", f"{path} does not open on {provider} ({reason}); fetch it again, or ask for cpu") from error
     check_provider(provider, session.get_providers()[:1])
     return session
+
+
+def provider_here(wanted: str) -> str:
+    """The provider that a session on this machine runs on; UserError where the one asked for is not here."""
+    return choose_provider(wanted, _onnxruntime().get_available_providers())
 
 
 def choose_provider(wanted: str, available: list[str]) -> str:

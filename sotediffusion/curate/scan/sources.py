@@ -119,7 +119,7 @@ class PictureSource:
         if suffix in PICTURES or suffix in MOVING:
             return True
         if suffix not in SIDECARS:
-            self.skipped[suffix] += 1
+            self.skipped[suffix[:16]] += 1
         return False
 
     def _read_member(self, path: str) -> bytes:
@@ -128,6 +128,16 @@ class PictureSource:
         if place is None:
             raise FileNotFoundError(path)
         return self.shelf.read(tar, place.start, place.size)
+
+
+def passed_over(skipped: Counter[str], most: int = 6) -> str:
+    """What a listing left alone, in words: `12 files that are no pictures by their names: 7 .part, 5 .rar`; empty for none."""
+    if not skipped:
+        return ""
+    named = [f"{count} {suffix}" for suffix, count in sorted(skipped.items(), key=lambda item: (-item[1], item[0]))[:most]]
+    others = skipped.total() - sum(count for _, count in skipped.most_common(most))
+    rest = [f"{others} others"] if others else []
+    return f"{skipped.total()} files that are no pictures by their names: {', '.join(named + rest)}"
 
 
 def whole(place: str) -> str:
