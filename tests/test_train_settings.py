@@ -39,6 +39,8 @@ def test_other_presets_change_what_they_are_for():
     assert (v2.objective.distance, v2.precision.compute, v2.data.captions.order) == ("mae", "float32", "fixed")
     assert economy.memory.fused and economy.train.batch == economy.train.micro
     assert b.train.part == "stage_b" and b.objective.pyramid == 0.75
+    kohya = resolve("card-v2", ["recipe=kohya"], PRESETS).data.captions
+    assert (kohya.form, kohya.kohya.shuffle_caption) == ("kohya", False)
 
 
 @pytest.mark.parametrize("name", presets(PRESETS))
@@ -75,6 +77,7 @@ CONTRADICTIONS = {
     "train: steps and epochs|epochs and steps": ["train.epochs=2"],
     "train: nothing says when the run ends": ["train.steps=0"],
     "train.lr: nothing is trained": ["train.lr=0", "train.text_lr=0"],
+    "captions.order: it means nothing with captions.form=kohya": ["recipe=kohya", "data.captions.order=fixed"],
     "train.micro: -1 is below 0": ["train.micro=-1"],
     "train.text_lr: Stage B is trained alone": ["train.part=stage_b"],
     "train.text_lr: a step of 4e-06 reaches 4": ["precision.weights=bfloat16", "train.lr=1e-3", "train.text_lr=4e-6"],

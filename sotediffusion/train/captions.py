@@ -101,7 +101,8 @@ def _not_read(settings: CaptionSettings) -> str | None:
     usual = CaptionSettings()
     if settings.form == "tags":
         return None if settings.kohya == usual.kohya else "kohya"
-    known = ("form", "chunks", "kohya", *(("dropout",) if not settings.dropout else ()))
+    same = {"dropout": not settings.dropout, "order": settings.order == "fixed" and not settings.kohya.shuffle_caption}
+    known = ("form", "chunks", "kohya", *(name for name, is_so in same.items() if is_so))  # or says what `kohya` says too
     free = [f.name for f in fields(usual) if f.name not in known]
     return next((name for name in free if getattr(settings, name) != getattr(usual, name)), None)
 

@@ -5,6 +5,7 @@ from string import Formatter
 import torch
 
 from sotediffusion.names import unknown
+from sotediffusion.train import captions
 from sotediffusion.train.optim import schedule
 from sotediffusion.train.optim.kinds import Choice, Kind
 from sotediffusion.train.optim.rounding import check_rate
@@ -22,6 +23,7 @@ def check(settings: Settings, ranks: int) -> None:
     kind = _check_optimizer(settings)
     schedule.check(schedule_of(settings, 1))
     settings.objective.check()
+    captions.check(settings.data.captions)
     share = -(-settings.train.batch // ranks)
     micro_batches = -(-share // settings.train.micro) if settings.train.micro else 1
     stepping_of(settings).check(kind, settings.optimizer.kind, micro_batches, ranks)
