@@ -18,7 +18,9 @@ from sotediffusion.curate import catalogue
 from sotediffusion.curate.engine import local, work
 from sotediffusion.curate.engine.lock import only_writer
 from sotediffusion.curate.engine.runner import stages_of
+from sotediffusion.curate.engine.shards import Placed
 from sotediffusion.curate.engine.store import Store
+from sotediffusion.curate.engine.work import Stage
 from sotediffusion.types import UserError
 
 
@@ -100,6 +102,15 @@ def test_pictures_that_need_several_steps_are_decoded_once(tmp_path):
     assert [[step.name for step in stage] for stage in stages_of(steps)] == [
         ["scan", "filter"], ["see", "see2", "policy_tags"], ["compose"],
     ]  # fmt: skip
+
+
+def test_steps_with_other_needs_of_a_gpu_share_one_decode_and_the_policy_goes_with_them(tmp_path):
+    other, steps = See(tmp_path / "log", "see_too", "seen_too"), steps_of(tmp_path)
+    steps[4].gpus = 1.0
+    steps.insert(5, other)
+    stage = next(stage for stage in stages_of(steps) if other in stage)
+    assert [step.name for step in stage] == ["see", "see_too", "policy_tags"]
+    assert Stage(tuple(Placed(step, 0, "", {}) for step in stage), "").gpus == 1
 
 
 def test_gone_pictures_are_dropped_and_come_back(tmp_path):

@@ -101,11 +101,14 @@ def stages_of(steps: list[Step]) -> list[list[Step]]:
 
 
 def _goes_with(stage: list[Step], before: Step, step: Step) -> bool:
-    if any(isinstance(one, WholeStep) or one.workers for one in (before, step)) or step.gpus != before.gpus > 0:
+    """Steps that look at pictures go together though only one of them needs a GPU: decoding twice costs more than a GPU that waits."""
+    if any(isinstance(one, WholeStep) or one.workers for one in (before, step)):
         return False
     if isinstance(step, PictureStep):
         return isinstance(before, PictureStep)
-    return step.erases or not isinstance(stage[0], PictureStep)
+    if isinstance(stage[0], PictureStep):
+        return step.erases
+    return before.gpus in (0, step.gpus)
 
 
 class Chain:
