@@ -105,6 +105,30 @@ def test_interrupting_leaves_jobs_of_other_doors_alone(shared):
     shared.store.cancel(id)
 
 
+def test_interrupting_ends_what_runs_and_leaves_what_waits(shared):
+    replies = []
+    threads = [threading.Thread(target=lambda: replies.append(post(shared, "txt2img", **ASK))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: get(shared, "progress")["state"]["job_count"] == 2)
+    shared.hand.take()
+    post(shared, "interrupt")
+    wait_for(lambda: len(replies) == 1)
+    assert replies[0].json()["images"] == [] and get(shared, "progress")["state"]["job_count"] == 1
+    shared.hand.draw()
+    for thread in threads:
+        thread.join(20)
+    assert len(replies[1].json()["images"]) == 1
+
+
+def test_settings_that_do_not_exist_here_hinder_no_order_and_are_named_in_the_reply(shared):
+    with drawing(shared):
+        reply = post(shared, "txt2img", **ASK, override_settings={"samples_format": "png", "CLIP_stop_at_last_layers": 2})
+    (comment,) = json.loads(reply.json()["info"])["comments"]
+    assert "CLIP_stop_at_last_layers" in comment and "samples_format" not in comment
+    assert "x-sote-image-check" not in reply.headers
+
+
 @pytest.mark.parametrize(
     "path",
     ["sd-models", "samplers", "schedulers", "sd-vae", "upscalers", "latent-upscale-modes", "loras", "embeddings", "prompt-styles",

@@ -229,7 +229,8 @@ def test_a1111_names_of_samplers_and_schedulers_are_known(sampler, scheduler, ou
 @pytest.mark.parametrize(
     ("body", "field"),
     [({"sampler_name": "Heun"}, "sampler_name"), ({"scheduler": "beta"}, "scheduler"), ({"enable_hr": True}, "enable_hr"),
-     ({"script_name": "x/y/z plot"}, "script_name"),
+     ({"script_name": "x/y/z plot"}, "script_name"), ({"tiling": True}, "tiling"), ({"restore_faces": True}, "restore_faces"),
+     ({"subseed": 7, "subseed_strength": 0.2}, "subseed_strength"),
      ({"override_settings": {"sd_model_checkpoint": "none"}}, "sd_model_checkpoint"),
      ({"alwayson_scripts": {"ADetailer": {"args": [True, {}]}}}, "alwayson_scripts"), ({"prompt": "<lora:x:much>"}, "prompt"),
      ({"alwayson_scripts": {"x": {"args": 3}}}, "alwayson_scripts")],
@@ -244,7 +245,8 @@ def test_what_cannot_be_done_for_a1111_is_refused_in_words(body, field):
 
 def test_what_asks_for_nothing_is_no_hindrance():
     idle = {"ADetailer": {"args": [False]}, "ControlNet": {"args": []}, "x": {}, "y": None}
-    ask = ask_a1111(alwayson_scripts=idle, enable_hr=False, script_name="", restore_faces=False, hr_scale=2)
+    off = {"enable_hr": False, "script_name": "", "restore_faces": False, "tiling": None, "subseed": -1, "subseed_strength": 0}
+    ask = ask_a1111(alwayson_scripts=idle, hr_scale=2, **off)
     assert ask.request == Request("a")
 
 

@@ -14,7 +14,7 @@ from sotediffusion.serve.copies import in_format, thumbnail
 from sotediffusion.serve.doors.words import Words
 from sotediffusion.serve.menu import Menu
 from sotediffusion.serve.storage.gallery import Gallery
-from sotediffusion.serve.storage.jobs import LIVE, Job, JobState, StoredPicture, new_id, pack
+from sotediffusion.serve.storage.jobs import Job, JobState, StoredPicture, new_id, pack
 from sotediffusion.serve.storage.shelf import Shelf, with_thumbnails
 from sotediffusion.serve.storage.store import JobStore
 from sotediffusion.serve.walls import admission
@@ -152,12 +152,11 @@ class Gateway:
         self.watch.nudge()
         return states
 
-    async def cancel_all(self, owner: str, origin: str | None = None) -> int:
-        """End all live jobs of the owner, those asked for in one dialect only where `origin` is given; how many."""
-        live = [job for job in await self.jobs(owner, LIVE, _ALL) if origin in (None, job.origin)]
-        for job in live:
-            await self.cancel(owner, job.id)
-        return len(live)
+    async def interrupt(self, owner: str, dialect: str) -> None:
+        """End the owner's jobs that run and were asked for in this dialect; those that wait keep their places."""
+        for job in await self.jobs(owner, [JobState.RUNNING], _ALL):
+            if job.dialect == dialect:
+                await self.cancel(owner, job.id)
 
     async def move(self, owner: str, id: str, before: str | None) -> list[Job]:
         """Move a waiting job before another, or behind all; the owner's waiting jobs in order. NoSuch."""

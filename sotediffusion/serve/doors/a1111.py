@@ -11,7 +11,17 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 
 from sotediffusion.serve.doors.a1111_lists import CONSTANT, answers, options, png_info, prompt_styles
-from sotediffusion.serve.doors.a1111_orders import ORIGIN, DrawForm, ask_of, model_of, progress_of, reply_of, start_of, styled
+from sotediffusion.serve.doors.a1111_orders import (
+    ORIGIN,
+    DrawForm,
+    ask_of,
+    model_of,
+    progress_of,
+    reply_of,
+    start_of,
+    styled,
+    unheard,
+)
 from sotediffusion.serve.doors.attended import awaited
 from sotediffusion.serve.doors.endings import ending
 from sotediffusion.serve.doors.forms import Form, as_text, faults, picture_in, read, schema
@@ -111,7 +121,8 @@ class Doors:
         images = [as_text(await self.gateway.picture(picture, format)) for picture in pictures]
         notes = self.gateway.notes(job)
         headers = {SAFETY_HEADER: "none"} if notes else {}
-        return Response(reply_of(job, images, body, self.gateway.menu, notes), media_type="application/json", headers=headers)
+        reply = reply_of(job, images, body, self.gateway.menu, [*notes, *unheard(form)])
+        return Response(reply, media_type="application/json", headers=headers)
 
     async def _live(self, caller: Caller) -> list[Job]:
         """The caller's live jobs of this dialect: what runs before what waits, the earlier before the later."""
@@ -151,7 +162,7 @@ def _add_drawing(routes: APIRouter, doors: Doors) -> None:
     @routes.post("/interrupt")
     @routes.post("/skip")
     async def interrupt(caller: Caller = Depends(needs("generate"))) -> JSONResponse:
-        await doors.gateway.cancel_all(caller.owner, ORIGIN)
+        await doors.gateway.interrupt(caller.owner, ORIGIN)
         return JSONResponse({})  # 204 would break clients that read JSON
 
 

@@ -25,6 +25,7 @@ STRENGTH = 0.75  # of img2img where none is asked for
 FORMATS = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
 
 _LORA = re.compile(r"<lora:([^:<>]+)(?::([^:<>]*))?(?::[^<>]*)?>")
+_SETTINGS = ("sd_model_checkpoint", "samples_format")  # what override_settings may hold here
 _ECHOED = 8000  # characters of a value that the reply repeats
 
 
@@ -50,6 +51,9 @@ class DrawForm(Form):
     init_images: list[str] | None = None
     mask: str | None = None
     enable_hr: bool | None = False
+    tiling: bool | None = False
+    restore_faces: bool | None = False
+    subseed_strength: float | None = 0.0
     script_name: str | None = None
     alwayson_scripts: dict[str, Any] | None = None
     override_settings: dict[str, Any] | None = None
@@ -232,12 +236,24 @@ def _refuse_missing(form: DrawForm) -> None:
     """What would change the picture and cannot be done is refused, not left out in silence."""
     if form.enable_hr:
         raise UserError("enable_hr", "the hires fix is not offered here; ask for the larger size itself, which is drawn at once")
+    if form.tiling:
+        raise UserError("tiling", "pictures that repeat without a seam are not offered here; leave it out")
+    if form.restore_faces:
+        raise UserError("restore_faces", "this server has no face restorer; leave it out")
+    if form.subseed_strength:
+        raise UserError("subseed_strength", "variations by a second seed are not offered here; leave it out and change the seed")
     if form.script_name:
         raise UserError("script_name", f"{form.script_name[:80]!r} is not known; this server has no scripts")
     for name, script in (form.alwayson_scripts or {}).items():
         arguments = script.get("args") if isinstance(script, dict) else None
         if any(arguments) if isinstance(arguments, list) else arguments:
             raise UserError("alwayson_scripts", f"{name[:80]!r} is not known; this server has no scripts")
+
+
+def unheard(form: DrawForm) -> list[str]:
+    """Notes on settings that do not exist here: clients send their own with every order, so that they hinder none."""
+    others = [name[:80] for name in form.override_settings or {} if name not in _SETTINGS]
+    return [f"override_settings: this server has no {', '.join(others[:20])}, which changed nothing"] if others else []
 
 
 def _size(form: DrawForm) -> tuple[int | None, int | None]:
