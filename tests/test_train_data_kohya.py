@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from training_pictures import catalogue_of, paint
+from training_run import PRESETS
 
 from sotediffusion.buckets import BucketSettings
 from sotediffusion.curate.scan.sources import PictureSource
 from sotediffusion.train.opening import DataSettings, read_data
 from sotediffusion.train.readers.kohya import evened
+from sotediffusion.train.settings import resolve
 from sotediffusion.types import UserError
 
 SETTINGS = DataSettings(buckets=BucketSettings(128, scale=1.0, shortest=64, longest=256))
@@ -181,11 +183,28 @@ def test_metadata_names_pictures_by_path_or_name_and_joins_caption_and_tags(tmp_
         str(folder / "a.png"): {"tags": "1girl, solo"},
         "b": {"caption": "a girl", "tags": "smile", "train_resolution": [64, 64]},
         "6_card/c": {"caption": "below"},
-        "gone": {"tags": "x"},
     }
     (folder / "meta.json").write_text(json.dumps(told))
     samples = read(folder / "meta.json", tmp_path).samples
     assert rows_of(samples) == {"a.png": ("1girl, solo", 1), "b.png": ("a girl, smile", 1), "6_card/c.png": ("below", 1)}
+
+
+@pytest.mark.parametrize("gone", ["gone", "gone.png", "below/gone.png", "a.png/gone"])
+def test_pictures_that_metadata_names_and_that_are_not_there_are_named_and_counted(tmp_path, gone):
+    paint(tmp_path / "set" / "a.png", 0)
+    told = {name: {"tags": "1girl"} for name in ("a", gone, "u.png", "v.png", "w.png")}
+    (tmp_path / "set" / "meta.json").write_text(json.dumps(told))
+    words = rf"4 of 5 pictures that .*meta\.json names are not there: {gone}, u\.png, v\.png and 1 more; bring"
+    with pytest.raises(UserError, match=words):
+        read(tmp_path / "set" / "meta.json", tmp_path)
+
+
+@pytest.mark.parametrize("line", ['image_dir = "two"', 'image_dir = "one"\nconditioning_data_dir = "two"'])
+def test_folders_that_are_not_there_are_named_and_counted(tmp_path, line):
+    captioned(tmp_path / "one" / "p.png", 0, "a")
+    text = f'[[datasets]]\n[[datasets.subsets]]\nimage_dir = "one"\n[[datasets.subsets]]\n{line}\n'
+    with pytest.raises(UserError, match=r"1 of 2 folders of pictures or masks are not there: \S*/two; mend image_dir or condit"):
+        read(toml(tmp_path, text), tmp_path)
 
 
 def test_masks_are_found_by_name_in_their_own_folder(tmp_path):
@@ -277,6 +296,14 @@ def test_settings_that_contradict_are_refused_before_anything_is_read(tmp_path):
     ):
         with pytest.raises(UserError, match=words):
             read(tmp_path, tmp_path, settings)
+
+
+@pytest.mark.parametrize("preset", ["card-final", "miniature-final"])
+def test_a_preset_that_chooses_from_a_catalogue_says_how_to_train_on_all_of_a_folder(tmp_path, preset):
+    captioned(tmp_path / "set" / "p.png", 0, "a")
+    with pytest.raises(UserError, match=r"data\.where: .*set is no catalogue .* train on all of it with -s data\.where=''"):
+        read(tmp_path / "set", tmp_path, resolve(preset, [], PRESETS).data)
+    assert len(read(tmp_path / "set", tmp_path, resolve(preset, ["data.where=''"], PRESETS).data).samples) == 1
 
 
 def test_our_own_export_reads_as_the_catalogue_that_it_was_made_of(tmp_path):

@@ -110,7 +110,7 @@ def test_steps_and_images_are_those_of_the_run(tmp_path, capsys):
 def test_the_card_s_own_run_is_planned_for_a_gpu_of_40_gib():
     own = resolve("card-base", (), PRESETS)
     assert own.train.batch == 128 and own.train.clip and own.precision.weights == "float32" and own.memory.gather == "device"
-    assert plan.plan(own, CONFIGS["full"], plan.load_for(own, 1_000_000)).footprint.gpu < 40 * plan.GIB
+    plan.fit(plan.plan(own, CONFIGS["full"], plan.load_for(own, 1_000_000)), "a100-40")
 
 
 @pytest.mark.parametrize("preset", presets(PRESETS))
@@ -119,6 +119,13 @@ def test_every_preset_can_be_planned(preset):
     found = plan.plan(own, CONFIGS["tiny"], replace(plan.load_for(own, 1000), cells=(4, 3), mean=12.0))
     assert found.steps == 500 * own.train.epochs and found.footprint.weights > 0 and found.footprint.operations > 0
     assert found.footprint.passes > found.footprint.weights / 8 or not own.beside
+
+
+@pytest.mark.parametrize("preset", [name for name in presets(PRESETS) if name.startswith("miniature-")])
+def test_a_preset_of_the_miniature_is_planned_at_its_size(preset, capsys):
+    assert sote("train", "plan", preset, "--samples", "100", "--json") == 0
+    told = json.loads(capsys.readouterr().out)["footprint"]
+    assert told["weights"] + told["frozen"] < plan.GIB / 4
 
 
 def test_what_does_not_fit_is_refused_in_one_sentence_and_what_fits_is_priced(capsys):

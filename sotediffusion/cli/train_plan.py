@@ -9,8 +9,6 @@ from sotediffusion.cli.train_run import model_of, presets_folder
 from sotediffusion.cli.weights import parts_options
 from sotediffusion.types import UserError
 
-SMALLER = {"lite": "lite", "miniature-base": "miniature", "miniature-final": "miniature", "miniature-stage-b": "miniature"}
-
 
 @click.command("plan")
 @click.argument("preset")
@@ -77,7 +75,7 @@ def _configs(preset: str, size: str | None, model: str | None, parts: dict[str, 
 
     if size is None and (model or any(parts.values())):
         return own.configs_of(model_of(model, parts))
-    size = size or SMALLER.get(preset, "full")
+    size = size or ("miniature" if preset.startswith("miniature-") else "lite" if preset == "lite" else "full")
     if size not in SIZES:
         raise unknown("size", size, SIZES)
     return {name: getattr(SIZES[size], name) for name in PARTS}

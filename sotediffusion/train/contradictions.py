@@ -96,7 +96,8 @@ def _check_memory(settings: Settings, ranks: int) -> None:
         raise UserError("optimizer.kind", f"{settings.optimizer.kind} does not know weights that are spread over processes; take "
                                           "adafactor or adamw, or distributed.sharding=ddp")
     if spread and own.average == "host":
-        raise UserError("memory.average", "averages of weights that are spread over processes stay with them; leave it at device")
+        raise UserError("memory.average", "averages of weights that are spread over processes stay with them; give "
+                                         "-s memory.average=device")
     backends = torch.compiler.list_backends(exclude_tags=()) if own.compile else []
     if own.compile and own.compile not in backends:
         raise unknown("memory.compile", own.compile, backends)

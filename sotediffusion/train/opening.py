@@ -145,9 +145,11 @@ def _catalogue(place: str, settings: DataSettings, memory: str) -> Samples:
 
 
 def _kohya(place: str, settings: DataSettings, memory: str) -> Samples:
-    if settings.where or settings.version:
-        name = "where" if settings.where else "version"
-        raise UserError(f"data.{name}", f"{place} is no catalogue; leave it out, or make one with `sote curate run`")
+    if settings.version:
+        raise UserError("data.version", f"{place} is no catalogue; leave it out, or make one with `sote curate run`")
+    if settings.where:  # perhaps the preset's
+        raise UserError("data.where", f"{place} is no catalogue and has no columns to choose pictures by {settings.where!r}; "
+                                      "train on all of it with -s data.where='', or make a catalogue with `sote curate run`")
     said: Iterable[str] = ()
     if place.endswith(".toml"):
         subsets = read_dataset(place)

@@ -41,14 +41,14 @@ STATES = {"adamw": 8, "adamw8bit": 2, "lion": 4, "prodigy": 16, "schedule-free":
 class Machine:
     """A GPU as its maker describes it."""
 
-    memory: float  # GiB
+    memory: float  # GiB, about what torch may have
     narrow: float  # operations a second of bfloat16 products, dense, in 1e12
     wide: float  # of float32 products, through TF32 where it has that
 
 
 MACHINES = {
     "rtx3060": Machine(12, 51, 25), "rtx4060ti": Machine(16, 88, 44), "rtx3090": Machine(24, 71, 36),
-    "rtx4090": Machine(24, 165, 83), "rtx5090": Machine(32, 209, 105), "a100-40": Machine(40, 312, 156),
+    "rtx4090": Machine(24, 165, 83), "rtx5090": Machine(32, 209, 105), "a100-40": Machine(39.5, 312, 156),
     "l40s": Machine(48, 362, 183), "a100-80": Machine(80, 312, 156), "h100": Machine(80, 989, 494),
     "h200": Machine(141, 989, 494), "b200": Machine(180, 2250, 1125),
 }  # fmt: skip

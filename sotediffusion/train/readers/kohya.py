@@ -47,12 +47,15 @@ def read_kohya(subsets: list[Subset], memory: Store | None, faults: Faults, prio
     """The samples of all subsets. What the policy refuses is left out and only counted.
 
     `memory` is where content and sizes are written down, so that the next start reads no picture. Raises UserError where a
-    subset has no pictures, a caption is no text, or too many pictures cannot be read.
+    folder or a picture that metadata names is not there, a subset has no pictures, a caption is no text, or too many pictures
+    cannot be read.
     """
+    _check_folders(subsets)
     root = os.path.commonpath([folder for subset in subsets for folder in (subset.folder, subset.masks) if folder])
     source = open_source(root)
     told = [read_metadata(subset.metadata, subset.folder) if subset.metadata else {} for subset in subsets]
-    listed = [_listed(source, os.path.relpath(subset.folder, root), lines) for subset, lines in zip(subsets, told, strict=True)]
+    listed = [_listed(source, os.path.relpath(subset.folder, root), lines, subset.metadata)
+              for subset, lines in zip(subsets, told, strict=True)]  # fmt: skip
     for subset, files in zip(subsets, listed, strict=True):
         if not files:
             raise UserError("data", f"{subset.folder} has no pictures directly in it; give the folder they are in, "
@@ -105,25 +108,45 @@ def _numbered(folder: str) -> tuple[list[Subset], list[str]]:
     return subsets, [name for name in names if name not in known and not name.startswith(".")]
 
 
+def _check_folders(subsets: list[Subset]) -> None:
+    """UserError naming the folders that are not there."""
+    wanted = dict.fromkeys(folder for subset in subsets for folder in (subset.folder, subset.masks) if folder)
+    absent = [folder for folder in wanted if not os.path.isdir(folder)]
+    if absent:
+        raise UserError("data", f"{len(absent)} of {len(wanted)} folders of pictures or masks are not there: {listing(absent, 3)}"
+                                "; mend image_dir or conditioning_data_dir, or bring them back")  # fmt: skip
+
+
 def _files(source: PictureSource, folder: str) -> list[File]:
     """The pictures directly in a folder of the source."""
     prefix = "" if folder == "." else folder + "/"
-    items = sorted(source.shelf.items(prefix))
+    try:
+        items = sorted(source.shelf.items(prefix))
+    except (FileNotFoundError, NotADirectoryError):  # of the folders, only one that metadata names may be absent
+        return []
     wanted = PICTURES - {""}
     return [File(prefix + item.name, item.size, item.modified) for item in items
             if os.path.splitext(item.name)[1].lower() in wanted and not item.name.startswith(".")]  # fmt: skip
 
 
-def _listed(source: PictureSource, folder: str, told: dict[str, str]) -> dict[str, tuple[File, str]]:
-    """The pictures of a subset by path, with their metadata: those directly in its folder, or those that the metadata names."""
+def _listed(source: PictureSource, folder: str, told: dict[str, str], metadata: str | None) -> dict[str, tuple[File, str]]:
+    """The pictures of a subset by path, with their metadata: those directly in its folder, or those that the metadata names.
+
+    UserError naming those of the metadata that are not there.
+    """
     if not told:
         return {file.path: (file, "") for file in _files(source, folder)}
     found: dict[str, tuple[File, str]] = {}
+    absent = set(told)
     for inner in sorted({os.path.dirname(key) for key in told}):
         for file in _files(source, os.path.normpath(os.path.join(folder, inner))):
             inside = os.path.normpath(os.path.relpath(file.path, folder))
             if (line := told.get(inside, told.get(_stem(inside)))) is not None:
                 found[file.path] = (file, line)
+                absent -= {inside, _stem(inside)}
+    if absent:
+        raise UserError("data", f"{len(absent)} of {len(told)} pictures that {metadata} names are not there: "
+                                f"{listing(sorted(absent), 3)}; bring them back, or take them out of it")  # fmt: skip
     return found
 
 
