@@ -113,6 +113,17 @@ def test_steps_with_other_needs_of_a_gpu_share_one_decode_and_the_policy_goes_wi
     assert Stage(tuple(Placed(step, 0, "", {}) for step in stage), "").gpus == 1
 
 
+def test_a_comparison_shows_how_far_it_is_and_its_death_is_one_sentence(tmp_path):
+    write(tmp_path, texts(6))
+    seen = []
+    (tmp_path / "kill the comparison").touch()
+    with pytest.raises(UserError, match="dedupe ended by signal 11 while it compared pictures.*, or look away, and run again"):
+        curate(tmp_path, report=seen.append)
+    assert (1, 6) in [(progress.done, progress.total) for progress in seen if progress.stage == "dedupe"]
+    (tmp_path / "kill the comparison").unlink()
+    assert curate(tmp_path)[1].kept == 6
+
+
 def test_gone_pictures_are_dropped_and_come_back(tmp_path):
     write(tmp_path, texts(5))
     curate(tmp_path)

@@ -95,6 +95,14 @@ def test_copies_crops_and_marked_pictures_go_and_the_best_stays(folder, table):
     assert found["4.png"] == dict.fromkeys(WRITES.names)
 
 
+def test_a_closer_look_tells_how_many_pictures_it_has_opened(folder, table):
+    told = []
+    step = DedupeStep(DedupeSettings(), open_source(str(folder)))
+    step.reached = lambda done, total: told.append((done, total))
+    step.process(table.select(READS).combine_chunks().to_batches()[0])
+    assert told and told == [(number + 1, len(told)) for number in range(len(told))]
+
+
 def test_what_has_no_hash_takes_no_part(folder, table):
     assert answers(table, folder)["broken.png"] == dict.fromkeys(WRITES.names)
     hidden = table.set_column(table.column_names.index("phash"), "phash", pa.nulls(len(table), pa.binary(32)))

@@ -100,6 +100,8 @@ class WholeStep(Step):
 
     asides: tuple[str, ...] = ()
     fetch: Callable[[Sequence[str], "np.ndarray[Any, Any]"], list[pa.Array]] | None = None
+    reached: Callable[[int, int], None] | None = None  # to be told how many pictures have been opened, of how many
+    otherwise: ClassVar[str] = ""  # of the sentence about a death in it: how to do without opening pictures
 
 
 def nulls(schema: pa.Schema, count: int, given: pa.RecordBatch, constants: dict[str, str]) -> pa.RecordBatch:

@@ -62,6 +62,7 @@ class DedupeStep(WholeStep):
     version = 1
     reads = (*READS, *heirs.ASIDES)
     asides = heirs.ASIDES
+    otherwise = ", or compare hashes alone with -s dedupe.candidates=0 -s dedupe.crops=0"
     writes = WRITES
 
     def __init__(self, settings: DedupeSettings = DedupeSettings(), source: Source | None = None,
@@ -106,7 +107,7 @@ def find(rows: pa.RecordBatch, step: DedupeStep) -> Found:
     order = _in_order(nodes.rows_in(near), rows, step, before)
     keeper = stars(nodes, near, order)
     looked = _to_look_at(_where(pairs, pairs.distance > settings.radius), nodes, keeper, rows, step)
-    alike = look_closer(looked, rows, step.source, settings.variants == "keep one")
+    alike = look_closer(looked, rows, step.source, settings.variants == "keep one", step.reached)
     named = alike.variants if settings.variants == "link" or step.source is None else {}
     return _settled(hashes, keeper, alike.folded, named, before)
 

@@ -38,8 +38,8 @@ class Hand:
     def work(self, stage: bytes, task: bytes) -> Iterator[Event]:
         yield from self.local.run(pickle.loads(stage), [pickle.loads(task)])
 
-    def compare(self, placed: bytes, parts: dict[str, Parts], rows: Rows) -> Tally:
-        return self.local.compare(pickle.loads(placed), parts, rows)
+    def compare(self, placed: bytes, parts: dict[str, Parts], rows: Rows) -> Iterator[tuple[int, int] | Tally]:
+        yield from self.local.compare(pickle.loads(placed), parts, rows)
 
 
 @dataclass
@@ -155,7 +155,7 @@ class Cluster:
         """Do all tasks, in any order."""
         yield from _Run(self, stage, iter(tasks)).run()
 
-    def compare(self, placed: Placed, parts: dict[str, Parts], rows: Rows) -> Tally:
+    def compare(self, placed: Placed, parts: dict[str, Parts], rows: Rows) -> Iterator[tuple[int, int] | Tally]:
         """Run a step that wants all rows at once, on one node, and on another where that one is lost."""
         luck, share = Luck(3), (1, placed.step.gpus)
         while True:
@@ -163,14 +163,15 @@ class Cluster:
             actor = self.actor(share)
             try:
                 actor.placed = self._within(actor.started, f"no place for {placed.name}")
-                tally: Tally = self.ray.get(actor.handle.compare.remote(pickle.dumps(placed), parts, rows))
+                for event in actor.handle.compare.options(num_returns="streaming").remote(pickle.dumps(placed), parts, rows):
+                    yield self.ray.get(event)
             except self.ray.exceptions.RayTaskError as error:
                 raise _cause(error) from None
             except self.ray.exceptions.RayActorError as error:
                 luck.death(Stage((placed,), ""), type(error).__name__)
                 continue
             self.give([actor])
-            return tally
+            return
 
 
 class _Run:

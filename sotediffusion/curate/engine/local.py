@@ -16,6 +16,7 @@ from sotediffusion.curate.engine.processes import KILLS, Died, Event, Luck, Mean
 from sotediffusion.curate.engine.shards import Parts, Placed, Rows, Tally
 from sotediffusion.curate.engine.work import Stage, Task
 from sotediffusion.curate.engine.worker import Hall
+from sotediffusion.curate.step import WholeStep
 from sotediffusion.types import UserError
 
 
@@ -65,21 +66,26 @@ class Local:
         else:
             yield from _Rows(self.means, self.spare, stage, tasks).run()
 
-    def compare(self, placed: Placed, parts: dict[str, Parts], rows: Rows) -> Tally:
-        """Run a step that wants all rows at once, in a process of its own."""
+    def compare(self, placed: Placed, parts: dict[str, Parts], rows: Rows) -> Iterator[tuple[int, int] | Tally]:
+        """Run a step that wants all rows at once, in a process of its own; see `runner.Executor`."""
         worker = self.spare.take().enter(Hall(self.means.store, self.means.source, Stage((placed,), "")))
         worker.job = placed
         try:
             worker.send(("compare", placed, parts, rows))
             while True:
                 message = worker.receive()
-                if message[0] == "written":
+                if message[0] == "reached":
+                    yield message[1:]
+                elif message[0] == "written":
                     tally: Tally = message[2][0]
                 elif message[0] == "finished":
                     worker.job = None
-                    return tally
+                    yield tally
+                    return
         except Died:
-            raise UserError("workers", f"step {placed.name} {worker.end()}; if memory ran out, give the machine more") from None
+            assert isinstance(placed.step, WholeStep)
+            said = f"{placed.name} {worker.end()} while it compared pictures: memory ran out, or one of them kills its decoder"
+            raise UserError("workers", f"{said}; give the machine more{placed.step.otherwise}, and run again") from None
         finally:
             self.spare.give([worker])
 

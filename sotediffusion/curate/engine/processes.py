@@ -76,6 +76,8 @@ class Worker:
         try:
             message = self.connection.recv()
         except (EOFError, ConnectionError):
+            with suppress(subprocess.TimeoutExpired):  # the socket closes a moment before it is known how the process ended
+                self.process.wait(5.0)
             raise Died from None
         self.since = time.monotonic()
         if message[0] == "user error":

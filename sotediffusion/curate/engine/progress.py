@@ -53,6 +53,12 @@ class Watch:
             self.marks = [*(mark for mark in self.marks if now - mark[0] < WINDOW), (now, self.done)]
             self.show()
 
+    def reached(self, done: int, total: int) -> None:
+        """The same of a load whose size is known only while it is worked on."""
+        if total != self.total:
+            self.work(total, self.dropped)
+        self.fed(done - self.done)
+
     def show(self) -> None:
         self.shown = time.monotonic()
         since, before = self.marks[0]

@@ -53,8 +53,8 @@ class Executor(Protocol):
     def run(self, stage: Stage, tasks: Iterable[Task]) -> Iterator[Event]:
         """Do all tasks, in any order; yields rows gone through and tallies of what is finished."""
 
-    def compare(self, placed: Placed, parts: dict[str, Parts], rows: Rows) -> Tally:
-        """Run a step that wants all rows at once."""
+    def compare(self, placed: Placed, parts: dict[str, Parts], rows: Rows) -> Iterator[tuple[int, int] | Tally]:
+        """Run a step that wants all rows at once; yields how many pictures it has opened of how many, and at last its tally."""
 
 
 @dataclass
@@ -101,7 +101,7 @@ def stages_of(steps: list[Step]) -> list[list[Step]]:
 
 
 def _goes_with(stage: list[Step], before: Step, step: Step) -> bool:
-    """Steps that look at pictures go together though only one of them needs a GPU: decoding twice costs more than a GPU that waits."""
+    """Steps that look at pictures go together though only one needs a GPU: decoding twice costs more than a GPU that waits."""
     if any(isinstance(one, WholeStep) or one.workers for one in (before, step)):
         return False
     if isinstance(step, PictureStep):
@@ -268,7 +268,11 @@ class Runner:
         rows = self.alive()
         self.watch.work(0, self.ledger.reasons)
         if len(rows) and not self.parts[placed.name].whole:
-            self.add(placed, self.executor.compare(placed, self.parts, rows))
+            for event in self.executor.compare(placed, self.parts, rows):
+                if isinstance(event, Tally):
+                    self.add(placed, event)
+                else:
+                    self.watch.reached(*event)
         self.watch.show()
 
     def load(self, placed: Placed) -> None:

@@ -1,7 +1,7 @@
 """The work on one task, in whatever process it runs: rows through a stage's steps, what they answer into finished parts."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -282,11 +282,11 @@ def write_part(store: Store, placed: Placed, table: pa.Table) -> Tally:
     return Tally.of(placed, name, table)
 
 
-def compare(store: Store, placed: Placed, parts: Mapping[str, Parts], rows: Rows) -> Tally:
+def compare(store: Store, placed: Placed, parts: Mapping[str, Parts], rows: Rows, reached: Callable[[int, int], None]) -> Tally:
     """A step that wants all rows at once, on these; its one part is finished when this returns."""
     step, frames = placed.step, Frames(store, parts, placed.sources)
     assert isinstance(step, WholeStep)
-    step.fetch = partial(_columns_of, frames)
+    step.fetch, step.reached = partial(_columns_of, frames), reached
     given = [name for name in step.reads if name not in step.asides]
     batch = pa.record_batch(_columns_of(frames, given, rows), names=given)
     step.setup()

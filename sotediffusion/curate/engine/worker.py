@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from sotediffusion.curate.engine.lock import join_workers
+from sotediffusion.curate.engine.progress import EVERY
 from sotediffusion.curate.engine.shards import Placed, Rows, gather
 from sotediffusion.curate.engine.store import Store
 from sotediffusion.curate.engine.work import Bench, Stage, Task, compare
@@ -102,6 +104,7 @@ class _Worker:
         self.hall: Hall | None = None
         self.lock: Any = None
         self.memory: Any = None
+        self.told = 0.0
 
     def answer(self) -> None:
         while True:
@@ -161,7 +164,13 @@ class _Worker:
                 failed[int(job.rows[place])] = str(error)
         yield ("decoded", failed)
 
+    def reached(self, done: int, total: int) -> None:
+        """Tell the parent now and then."""
+        if time.monotonic() - self.told > EVERY:
+            self.told = time.monotonic()
+            self.connection.send(("reached", done, total))
+
     def on_compare(self, placed: Placed, parts: Any, rows: Rows) -> Iterator[Any]:
         assert self.hall is not None
-        yield ("written", 0, [compare(self.hall.store, placed, parts, rows)])
+        yield ("written", 0, [compare(self.hall.store, placed, parts, rows, self.reached)])
         yield ("finished", 0)
