@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from training_run import assert_equal_states, die, forked, go, losses, model_folder, order, picture_folder, state
 
-from sotediffusion.train import checkpoint, export
+from sotediffusion.train import checkpoint, export, opening
 from sotediffusion.types import UserError
 
 EVERY = ("save.state_minutes=0", "save.every='2 steps'")
@@ -115,7 +115,11 @@ def test_a_full_disk_keeps_the_last_good_state_and_the_run_goes_on_when_there_is
     assert_equal_states(place / "unbroken", place / "full")
 
 
-def test_a_changed_rate_is_taken_from_there_on_and_another_optimizer_data_or_convention_refused(place, tmp_path):
+def no_latents(*arguments):
+    raise AssertionError("latents are made for a run that cannot go on")
+
+
+def test_a_changed_rate_is_taken_from_there_on_and_another_optimizer_data_or_convention_refused_at_once(place, monkeypatch):
     go(order(place, "changed", "train.steps=2"))
     status = go(order(place, "changed", "train.steps=3", "train.lr=5e-4"))
     assert status.images == 24 and status.lr == pytest.approx(5e-4)
@@ -124,9 +128,34 @@ def test_a_changed_rate_is_taken_from_there_on_and_another_optimizer_data_or_con
         "recipe: the run began with text_mask = masked and would go on with unmasked": ("text_mask=unmasked",),
         "data: .* trained on other data": ("data.captions.dropout=0.5",),
     }
+    monkeypatch.setattr(opening, "prepare", no_latents)
     for message, assignments in changes.items():
-        with pytest.raises(UserError, match=message):
-            go(order(place, "changed", "train.steps=4", *assignments))
+        for dry in (False, True):
+            with pytest.raises(UserError, match=message):
+                go(order(place, "changed", "train.steps=4", *assignments, dry=dry))
+    with pytest.raises(UserError, match=r"recipe: the run began with text_mask"):
+        go(order(place, "warm", "text_mask=unmasked", continue_from=place / "changed"))
+    assert not (place / "warm").exists() or not list((place / "warm").rglob("*.toml"))
+
+
+def test_latents_of_another_effnet_are_refused_at_once_also_when_it_is_only_tried(place, monkeypatch):
+    go(order(place, "cached", "train.steps=1"))
+    about = place / "cached" / "latents" / "latents.json"
+    about.write_text(about.read_text().replace('"EffNet": "', '"EffNet": "f00'))
+    monkeypatch.setattr(opening, "prepare", no_latents)
+    for dry in (False, True):
+        with pytest.raises(UserError, match="cache: .* holds latents made with EffNet f00"):
+            go(order(place, "cached", "train.steps=2", dry=dry))
+
+
+def test_what_is_looked_at_before_a_run_has_the_shapes_of_the_state(place):
+    checkpoints = place / "unbroken" / "checkpoints"
+    name = checkpoint.latest(checkpoints)
+    states = [{}, {}]
+    for tensors, read in zip(states, (checkpoint.load, checkpoint.outline), strict=True):
+        checkpoint.split(read(checkpoints, name), tensors)
+    assert {key: value.shape for key, value in states[0].items()} == {key: value.shape for key, value in states[1].items()}
+    assert all(value.is_meta for value in states[1].values())
 
 
 def test_a_state_of_another_architecture_is_refused_naming_the_first_tensor_that_differs(place):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
@@ -170,6 +171,20 @@ def load(folder: Path, name: str) -> dict[str, Any]:
             advice = f"delete {name}.json there to go on from {earlier[-1]}" if earlier else f"delete {folder} to start again"
             raise UserError("out", f"checkpoint {path} is damaged; {advice}")
         shares |= load_file(path)
+    state: dict[str, Any] = join(record["state"], assemble(shares))
+    return state
+
+
+def outline(folder: Path, name: str) -> dict[str, Any]:
+    """The checkpoint `name` with tensors that have their shapes and no content, of which little is read."""
+    record = json.loads((folder / f"{name}.json").read_text())
+    shares: dict[str, Tensor] = {}
+    try:
+        for file in _files(name, len(record.get("digests") or [record["digest"]])):
+            with safe_open(folder / file, "pt") as opened:
+                shares |= {key: torch.empty(opened.get_slice(key).get_shape(), device="meta") for key in opened.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return load(folder, name)  # which says what is wrong
     state: dict[str, Any] = join(record["state"], assemble(shares))
     return state
 

@@ -61,9 +61,7 @@ class LatentCache:
     def __init__(self, place: str, about: dict[str, Any]):
         self.store = Store(place)
         self.about = about
-        if self.store.exists(ABOUT):
-            self._check(json.loads(self.store.read(ABOUT)))
-        else:
+        if not check_place(place, about):
             self.store.write(ABOUT, json.dumps(about).encode())
         self.shards: list[Shard] = []
         self._arrays: dict[int, Latents] = {}
@@ -152,12 +150,19 @@ class LatentCache:
         parts = self.store.files[0].cat_ranges(paths, starts, ends)
         return [np.frombuffer(data, shard.dtype).reshape(shard.shape[1:]) for data, shard in zip(parts, shards, strict=True)]
 
-    def _check(self, found: dict[str, Any]) -> None:
-        if found != self.about:
-            pairs = ((key, found.get(key), value) for key, value in self.about.items())
-            differing = [f"{key} {theirs} and not {ours}" for key, theirs, ours in pairs if theirs != ours]
-            raise UserError("cache", f"{self.store.place} holds latents made with {', '.join(differing) or found}; "
-                                     "give another place with data.cache, or delete it")  # fmt: skip
+
+def check_place(place: str, about: dict[str, Any]) -> bool:
+    """Whether latents are kept there. UserError: they are made otherwise than `about` says."""
+    store = Store(place)
+    if not store.exists(ABOUT):
+        return False
+    found = json.loads(store.read(ABOUT))
+    if found != about:
+        pairs = ((key, found.get(key), value) for key, value in about.items())
+        differing = [f"{key} {theirs} and not {ours}" for key, theirs, ours in pairs if theirs != ours]
+        raise UserError("cache", f"{store.place} holds latents made with {', '.join(differing) or found}; give another place "
+                                 "with data.cache, or delete it")  # fmt: skip
+    return True
 
 
 def firsts(keys: Keys) -> NDArray[np.int64]:

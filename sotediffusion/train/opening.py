@@ -20,7 +20,7 @@ from sotediffusion.train.captions import CaptionSettings
 from sotediffusion.train.fields import CachedLatents, Field, Masks, OnlineLatents, Pictures
 from sotediffusion.train.fill import Encoder, Loader, Progress, fill
 from sotediffusion.train.fit import Faults, FitSettings
-from sotediffusion.train.latents import LatentCache
+from sotediffusion.train.latents import LatentCache, check_place
 from sotediffusion.train.order import Ranks
 from sotediffusion.train.readers.catalogue import is_catalogue, read_catalogue
 from sotediffusion.train.readers.dataset_toml import read_dataset
@@ -89,10 +89,17 @@ def read_data(place: str, settings: DataSettings, memory: str) -> Data:
     return Data(samples, fits_of(samples, settings.buckets))
 
 
+def check_cache(settings: DataSettings, made: Makers, cache: str) -> None:
+    """UserError where the cache has latents of another EffNet; nothing is written."""
+    encoder = _encoder(made, settings)
+    if encoder and not settings.online:
+        check_place(settings.cache or cache, encoder.about)
+
+
 def prepare(data: Data, settings: DataSettings, made: Makers, cache: str, ranks: Ranks, progress: Progress) -> Faults:
     """Make the latents that are not there yet; of several ranks each makes its part, without waiting for the others.
 
-    Returns the pictures that could not be read. Raises UserError for a cache of another EffNet and for too many such pictures.
+    Returns the pictures that could not be read. Raises UserError for too many of them and for a cache of another EffNet.
     """
     faults = Faults(settings.skip)
     encoder = _encoder(made, settings)

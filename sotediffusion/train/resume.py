@@ -17,6 +17,21 @@ from sotediffusion.types import UserError
 Holders = dict[str, Any]  # modules, optimizer, ema, recipe: everything with a state
 
 
+def check(recipe: Any, folder: Path, options: Any, continue_from: Path | None = None) -> None:
+    """UserError for what `begin` would refuse, and weights trained to expect something else; no weights are read."""
+    name = checkpoint.latest(folder / "checkpoints")
+    if name:
+        state = checkpoint.outline(folder / "checkpoints", name)
+        _check_data(state["place"].get("data"), recipe.source.identity, folder)
+    elif continue_from:
+        folder = continue_from
+        state = checkpoint.outline(folder / "checkpoints", _warm(folder / "checkpoints"))
+    else:
+        return
+    _check_state(state, recipe.modules, options.optimizer, bool(options.ema), folder)
+    recipe.check(state["recipe"])
+
+
 def begin(holders: Holders, folder: Path, source: str, optimizer: str, ranks: Ranks,
           continue_from: Path | None = None) -> dict[str, Any]:  # fmt: skip
     """Go on from the folder's last checkpoint, or from another run's, or start; the place that the run is at.
@@ -31,7 +46,8 @@ def begin(holders: Holders, folder: Path, source: str, optimizer: str, ranks: Ra
         _check_data(state["place"].get("data"), source, folder)
         place = _restore(holders, state, optimizer, folder, ranks)
     elif continue_from:
-        place = _restore(holders, _warm(continue_from / "checkpoints"), optimizer, continue_from, ranks)
+        checkpoints = continue_from / "checkpoints"
+        place = _restore(holders, checkpoint.load(checkpoints, _warm(checkpoints)), optimizer, continue_from, ranks)
         place |= {"seconds": 0.0, "start_images": place["images"], "cooled": False}
     return place | {"data": source, "optimizer": optimizer}
 
@@ -43,17 +59,23 @@ def capture(holders: Holders, place: dict[str, Any]) -> dict[str, Any]:
 
 def _restore(holders: Holders, state: dict[str, Any], optimizer: str, folder: Path, ranks: Ranks) -> dict[str, Any]:
     place: dict[str, Any] = state["place"]
-    check_fits(state["modules"], holders["modules"], folder)
-    if place.get("optimizer", "adamw") != optimizer:
-        known = place.get("optimizer", "adamw")
-        raise UserError("optimizer.kind", f"{folder} was trained with {known}, whose state means nothing to {optimizer}; take "
-                                          "that again, or begin another run with --out")
-    if holders["ema"].values and not state["ema"]:
-        raise UserError("ema", f"{folder} kept no averages to go on with; leave them out, or begin another run with --out")
+    _check_state(state, holders["modules"], optimizer, bool(holders["ema"].values), folder)
     for key, holder in holders.items():
         there = holder.state_dict() if key in ("modules", "ema") else {}
         holder.load_state_dict({name: ranks.like(there.get(name), value) for name, value in state[key].items()})
     return place
+
+
+def _check_state(state: dict[str, Any], modules: nn.Module, optimizer: str, averages: bool, folder: Path) -> None:
+    """UserError unless a run with these goes on from this state."""
+    place = state["place"]
+    check_fits(state["modules"], modules, folder)
+    if place.get("optimizer", "adamw") != optimizer:
+        known = place.get("optimizer", "adamw")
+        raise UserError("optimizer.kind", f"{folder} was trained with {known}, whose state means nothing to {optimizer}; take "
+                                          "that again, or begin another run with --out")
+    if averages and not state["ema"]:
+        raise UserError("ema", f"{folder} kept no averages to go on with; leave them out, or begin another run with --out")
 
 
 def check_fits(saved: dict[str, Any], modules: nn.Module, folder: Path) -> None:
@@ -74,12 +96,12 @@ def _check_data(known: str | None, source: str, folder: Path) -> None:
                                 f"with --out, which may start from this one by --continue-from {folder}")
 
 
-def _warm(checkpoints: Path) -> dict[str, Any]:
-    """The state another run had before its learning rate fell, or its last one."""
+def _warm(checkpoints: Path) -> str:
+    """The name of the state another run had before its learning rate fell, or its last one."""
     name = "before-cooldown" if (checkpoints / "before-cooldown.json").is_file() else checkpoint.latest(checkpoints)
     if name is None:
         raise UserError("continue-from", f"{checkpoints} holds no checkpoint; name the folder of a run")
-    return checkpoint.load(checkpoints, name)
+    return name
 
 
 def open_log(folder: Path, options: Any, images: int, ranks: Ranks) -> Any:

@@ -9,7 +9,7 @@ import torch
 
 from sotediffusion.config import to_toml
 from sotediffusion.models.cascade import Cascade, Conventions
-from sotediffusion.train import checkpoint, opening
+from sotediffusion.train import checkpoint, opening, resume
 from sotediffusion.train.contradictions import check, notes, schedule_of, stepping_of
 from sotediffusion.train.distributed import ALONE, Ranks
 from sotediffusion.train.export import Export
@@ -63,17 +63,21 @@ def run(order: Order, report: Callable[[Status], None], progress: Progress, rank
     data = opening.read_data(order.data, settings.data, str(order.out / "data"))
     watch.check(data)
     cascade = open_model(order, ranks)
-    made, own = makers(cascade, settings), settings.data
-    if order.dry:
-        own = replace(own, online=True)  # latents are made for the few pictures that are seen
-    else:
-        faults = opening.prepare(data, own, made, str(order.out / "latents"), rows, progress)
+    made, latents = makers(cascade, settings), str(order.out / "latents")
+    # A first stream, without latents: of a dry run the few pictures that are seen are encoded, for another it tells early whether
+    # this is still the run that lies in its folder.
+    stream = opening.open_data(data, replace(settings.data, online=True), made, latents, rows)
+    recipe = recipe_of(cascade, settings, stream)
+    epoch = epoch_of(settings, len(stream))
+    options = options_of(order, epoch)
+    opening.check_cache(settings.data, made, latents)
+    resume.check(recipe, order.out, options, order.continue_from)
+    if not order.dry:
+        faults = opening.prepare(data, settings.data, made, latents, rows, progress)
         if faults.found:
             note(faults.sentence())
         ranks.gather(None)  # all latents are there
-    stream = opening.open_data(data, own, made, str(order.out / "latents"), rows)
-    recipe = recipe_of(cascade, settings, stream)
-    epoch = epoch_of(settings, len(stream))
+        recipe.source = stream = opening.open_data(data, settings.data, made, latents, rows)
     if ranks.first and not order.dry:
         order.out.mkdir(parents=True, exist_ok=True)
         checkpoint.replace_file(order.out / "settings.toml", lambda path: path.write_text(to_toml(settings)))
@@ -81,7 +85,7 @@ def run(order: Order, report: Callable[[Status], None], progress: Progress, rank
         said = (*watch.notes, *_mask_notes(cascade, settings), *data.samples.notes, *stream.notes(settings.train.batch))
         for text in (*said, *notes(settings, epoch)):
             note(text)
-    options = replace(options_of(order, epoch), full_speed=watch.full_speed(cascade, data))
+    options = replace(options, full_speed=watch.full_speed(cascade, data))
     every = images_of("save.every", settings.save.every, settings.train.batch, epoch)
     base = replace(cascade, conventions=recipe.conventions, name=settings.name)
     if isinstance(recipe, Inversion):

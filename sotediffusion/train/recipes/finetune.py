@@ -30,13 +30,13 @@ class Finetune(Recipe):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from it. UserError: the weights were trained to expect something else."""
-        _check_conventions(state["conventions"], self.conventions)
+        self.check(state)
         self.diffusion.load_state_dict(state["loss"])
 
-
-def _check_conventions(before: dict[str, Any], now: Conventions) -> None:
-    """UserError where a run would go on under other conventions than it began with."""
-    for name, value in asdict(now).items():
-        if before.get(name, value) != value:
-            raise UserError("recipe", f"the run began with {name} = {before[name]} and would go on with {value}; take the "
-                                      "settings it began with, or begin another run with --out")
+    def check(self, state: dict[str, Any]) -> None:
+        """UserError where a run would go on from `state` under other conventions than it began with."""
+        before = state["conventions"]
+        for name, value in asdict(self.conventions).items():
+            if before.get(name, value) != value:
+                raise UserError("recipe", f"the run began with {name} = {before[name]} and would go on with {value}; take the "
+                                          "settings it began with, or begin another run with --out")
