@@ -67,8 +67,8 @@ def test_files_that_are_no_pictures_by_their_names_are_counted(tmp_path):
     fill(tmp_path, {f"{n}.part": b"x" for n in range(3)} | {"a.jpg_large": b"x", "b.tar.gz": b"x", "c.png": b"x", "c.txt": b"x"})
     source = open_source(str(tmp_path))
     assert paths(source) == ["c.png"]
-    assert passed_over(source.skipped) == "5 files that are no pictures by their names: 3 .part, 1 .gz, 1 .jpg_large"
-    assert passed_over(source.skipped, most=1) == "5 files that are no pictures by their names: 3 .part, 2 others"
+    assert passed_over(source.skipped) == "5, by name no pictures: 3 .part, 1 .gz, 1 .jpg_large"
+    assert passed_over(source.skipped, most=1) == "5, by name no pictures: 3 .part, 2 others"
     assert passed_over(Counter()) == ""
 
 

@@ -131,13 +131,13 @@ class PictureSource:
 
 
 def passed_over(skipped: Counter[str], most: int = 6) -> str:
-    """What a listing left alone, in words: `12 files that are no pictures by their names: 7 .part, 5 .rar`; empty for none."""
+    """What a listing left alone, in words: `12, by name no pictures: 7 .part, 5 .rar`; empty for none."""
     if not skipped:
         return ""
     named = [f"{count} {suffix}" for suffix, count in sorted(skipped.items(), key=lambda item: (-item[1], item[0]))[:most]]
     others = skipped.total() - sum(count for _, count in skipped.most_common(most))
     rest = [f"{others} others"] if others else []
-    return f"{skipped.total()} files that are no pictures by their names: {', '.join(named + rest)}"
+    return f"{skipped.total()}, by name no pictures: {', '.join(named + rest)}"
 
 
 def whole(place: str) -> str:
