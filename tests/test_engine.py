@@ -166,14 +166,41 @@ def test_places_go_to_who_has_fewest_so_that_an_order_of_many_lets_others_in() -
     assert ends == ["one", "many"]
 
 
-def test_no_order_is_asked_for_while_one_waits_for_room() -> None:
+def test_no_order_is_asked_for_while_one_waits_to_begin() -> None:
     crowd = engine(live=2)
     assert crowd.room == 2
     crowd.add("many", "tiny", replace(SMALL, count=3))
-    crowd.tick()
     assert crowd.room == 0
+    crowd.tick()
+    crowd.add("one", "tiny", SMALL)
+    assert crowd.room == 0 and not crowd.orders["one"].seats
     through(crowd)
     assert crowd.room == 2
+
+
+def test_before_an_order_of_many_gets_another_place_others_are_asked_for() -> None:
+    crowd = engine(live=2)
+    crowd.add("many", "tiny", replace(SMALL, count=6))
+    crowd.tick()
+    while not crowd.orders["many"].done:
+        assert crowd.room == 0
+        crowd.tick()
+    assert crowd.room == 1
+    crowd.add("one", "tiny", replace(SMALL, seed=99))
+    crowd.tick()
+    assert crowd.orders["one"].seats and len(crowd.orders["many"].waiting) == 4
+
+
+def test_owners_share_the_places_whether_they_ask_for_one_order_or_for_many() -> None:
+    crowd, asked, shares = engine(live=4), 0, []
+    crowd.add("many", "tiny", replace(SMALL, count=24), "ann")
+    while crowd.orders.keys() & {"many"}:
+        for _ in range(crowd.room):
+            asked += 1
+            crowd.add(f"small {asked}", "tiny", replace(SMALL, seed=asked, steps=3 + asked % 3), "bob")
+        crowd.tick()
+        shares += [sum(seat.order.owner == "bob" for seat in crowd.scheduler.line)]
+    assert max(shares[:20]) == max(shares) == 2 and sum(shares) >= len(shares)
 
 
 def test_news_of_an_order_count_the_steps_of_all_its_pictures_and_never_go_back() -> None:

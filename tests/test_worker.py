@@ -95,6 +95,17 @@ def test_progress_and_previews_can_be_followed_in_the_stores(place: Place) -> No
     assert seen[-1].preview and place.job(id).version > len(seen)
 
 
+def test_a_job_of_another_key_need_not_wait_until_an_order_of_many_is_all_begun(tmp_path: Path) -> None:
+    with serving(tmp_path, engine=EngineLimits(memory=2**32, live=2)) as place:
+        many = place.submit(replace(SMALL, count=8, steps=30))
+        place.until(lambda: place.job(many).progress)
+        one = place.submit(replace(SMALL, seed=9), owner="another")
+        place.until_ended(one)
+        job = place.job(many)
+        assert job.state == JobState.RUNNING and job.progress and job.progress.step < job.progress.steps / 2
+        check_pictures(place, place.until_ended(many)[0], replace(SMALL, count=8, steps=30))
+
+
 def test_a_cancelled_job_makes_place_within_a_beat(place: Place) -> None:
     long, other = place.submit(LONG), place.submit(replace(LONG, seed=9))
     place.until(lambda: (p := place.job(long).progress) and p.step > 3)

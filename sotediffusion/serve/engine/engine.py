@@ -4,6 +4,7 @@ It holds opened models and live runs and knows no jobs, files or clients; `worke
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -52,8 +53,8 @@ class Engine:
         self.footprints, self.pace, self.numbers = Footprints(), Pace(), count()
         self.heaviest: dict[str, int] = {}  # bytes that a run of a model held between steps at most
 
-    def add(self, id: str, model: str, request: Request) -> None:
-        """Take an order in, in the place of one of the same id; it begins as soon as there is room.
+    def add(self, id: str, model: str, request: Request, owner: str = "") -> None:
+        """Take an order in, in the place of one of the same id; it begins as soon as there is room. Owners share the places.
 
         UserError: no such model, or values out of range.
         """
@@ -61,7 +62,7 @@ class Engine:
         validate(request, SAMPLERS, SCHEDULES)
         self.cancel(id)
         settled = replace(request, seed=randbelow(2**32)) if request.seed is None else request
-        self.orders[id] = Order(id, model, one_by_one(settled))
+        self.orders[id] = Order(id, model, one_by_one(settled), owner)
 
     def cancel(self, id: str) -> None:
         """Forget an order; from the next tick on its rows are free. Unknown ones are over already."""
@@ -75,8 +76,11 @@ class Engine:
 
     @property
     def room(self) -> int:
-        """How many more orders it should be given now; none while one it has waits to begin."""
-        if any(order.waiting for order in self.orders.values()):
+        """How many more orders it should be given now; none while one it has waits to begin.
+
+        One that has begun and waits with its other pictures holds up nobody: others are asked for before it gets a free place.
+        """
+        if any(not (order.seats or order.done) for order in self.orders.values()):
             return 0
         return min(self.live - len(self.scheduler.line), CLAIM)
 
@@ -87,7 +91,7 @@ class Engine:
         return news + self._step(group) if group else news
 
     def _admit(self) -> list[News]:
-        """Begin pictures, those of orders with the fewest under way first, until the next one does not fit."""
+        """Begin pictures, those of owners and orders with the fewest under way first, until the next one does not fit."""
         news: list[News] = []
         passed: list[Order] = []  # they wait for a model; no more are taken in meanwhile, so that those who pass are few
         while len(self.scheduler.line) < self.live and (order := self._next(passed)) is not None:
@@ -103,9 +107,10 @@ class Engine:
         return news
 
     def _next(self, passed: list[Order]) -> Order | None:
-        """The order that gets the next place: with the fewest pictures under way, then the oldest."""
+        """The order that gets the next place: its owner has the fewest pictures under way, then itself, then the oldest."""
         waiting = [order for order in self.orders.values() if order.waiting and order not in passed]
-        return min(waiting, key=lambda order: len(order.seats), default=None)
+        under_way = Counter(seat.order.owner for seat in self.scheduler.line)
+        return min(waiting, key=lambda order: (under_way[order.owner], len(order.seats)), default=None)
 
     def _has_model(self, order: Order) -> bool:
         """Whether its model is open or may be opened now; for that, models that nobody uses make room."""

@@ -63,6 +63,7 @@ class Order:
     id: str
     model: str
     waiting: list[Request]  # one for each picture
+    owner: str = ""
     seats: list[Seat] = field(default_factory=list)
     done: int = 0
     alone: bool = False  # the memory was not enough for it beside others

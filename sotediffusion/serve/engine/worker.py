@@ -114,7 +114,8 @@ class Worker:
         try:
             init = job.request.get("init")
             request = unpack(job.request, self.shelf.read(init) if init else None)
-            self.engine.add(job.id, job.model, replace(request, loras=self._files_of(job), embeddings=()))  # no paths of callers
+            ours = replace(request, loras=self._files_of(job), embeddings=())  # no paths of callers
+            self.engine.add(job.id, job.model, ours, job.owner)
         except UserError as error:
             self._fail(held, error)
         except OSError:
