@@ -4,15 +4,20 @@ import logging
 import threading
 import uuid
 
+import numpy as np
 import pytest
+from click.testing import CliRunner
 from curate_run import calls, curate, steps_of, write
+from PIL import Image
 
+from sotediffusion.cli.curate import group
 from sotediffusion.curate import catalogue
+from sotediffusion.curate.dedupe.reference import read_reference
 from sotediffusion.curate.engine.lock import only_writer
 from sotediffusion.curate.engine.store import Store
 from sotediffusion.types import UserError
 
-pytest.importorskip("s3fs", reason="s3fs is not installed")
+s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
 KEY = "key-that-nobody-may-see"
 
 
@@ -29,8 +34,6 @@ def bucket(monkeypatch):
         "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    import s3fs
-
     s3fs.S3FileSystem.clear_instance_cache()
     name = f"pictures-{uuid.uuid4().hex[:8]}"
     s3fs.S3FileSystem().mkdir(name)
@@ -77,3 +80,27 @@ def test_keys_are_nowhere_in_what_is_written_or_said(tmp_path, bucket, monkeypat
     with pytest.raises(UserError) as caught:
         curate(tmp_path, out="s3://no-such-bucket-anywhere/catalogue")
     assert KEY not in str(caught.value)
+
+
+def test_the_commands_go_from_one_bucket_to_another_place_in_it(tmp_path, bucket):
+    system, pile = s3fs.S3FileSystem(), bucket.replace("catalogue", "pile")
+    for number, name in enumerate(("one.png", "two.png")):
+        cells = np.random.default_rng(number).integers(0, 255, (8, 8, 3), np.uint8)
+        Image.fromarray(cells).resize((420, 420), Image.Resampling.NEAREST).save(tmp_path / name)
+        system.put_file(str(tmp_path / name), f"{pile}/{name}")
+    system.pipe_file(f"{pile}/one.json", b'{"tag_string_general": "1girl long_hair", "rating": "g"}')
+    said = sote("run", pile, "--out", bucket, "--preset", "miniature", "--skip", "score", "-s", "filter.min_area=0",
+                "--workers", 1)
+    assert "2 of 2 pictures kept" in said and "the tagger runs on " in said
+    assert "nobody is writing to it" in sote("status", bucket) and "v1 " in sote("versions", bucket)
+    sote("report", bucket, "--out", tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "tagged on" in page and page.count("data:image/") >= 2
+    assert "kept" in sote("explain", bucket, "one.png")
+    assert sorted(read_reference([bucket]).paths) == [f"{bucket}/one.png", f"{bucket}/two.png"]
+
+
+def sote(*arguments):
+    done = CliRunner().invoke(group, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
