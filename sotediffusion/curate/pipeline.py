@@ -235,13 +235,15 @@ def run(order: Order, report: Callable[[Progress], None],
 
 
 def _tagger_runs_on(order: Order, steps: list[Step]) -> str:
-    """The provider of the machine that tags; each node of a cluster chooses its own."""
+    """The provider that tags: the one asked for, as none takes its place without an error, or else the best that is here."""
     from sotediffusion.curate.inference.runtime import AUTO, provider_here
 
     if not any(step.name == "tag" for step in steps):
         return ""
     wanted: str = order.settings["tag"].provider
-    return ("the best that each node has" if wanted == AUTO else wanted) if order.ray else provider_here(wanted)
+    if wanted != AUTO:
+        return wanted
+    return "the best that each node has" if order.ray else provider_here(AUTO)
 
 
 def _taglist(steps: list[Step]) -> dict[str, str]:
