@@ -157,6 +157,7 @@ def test_under_our_own_rule_a_dataset_toml_decides_resolution_only(tmp_path):
         ("bucket_reso_steps = 48", "multiple of 32"),
         ("alpha_mask = true", "conditioning_data_dir"),
         ("keep_tokens = 'two'", "keep_tokens"),
+        ("conditioning_data_dir = 3", "data.conditioning_data_dir: 3 is no path"),
     ],
 )
 def test_what_a_dataset_toml_cannot_mean_is_refused_by_name(tmp_path, line, words):

@@ -67,6 +67,9 @@ def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _subset(values: dict[str, Any], home: str) -> Subset:
     folder, metadata, masks = (values.get(name) for name in ("image_dir", "metadata_file", "conditioning_data_dir"))
+    for name in ("image_dir", "metadata_file", "conditioning_data_dir"):
+        if not isinstance(values.get(name), str | None):
+            raise UserError(f"data.{name}", f"{values[name]!r} is no path; write it in quotes")
     if not folder:
         raise UserError("data.image_dir", "a subset names no folder; add image_dir")
     extension = values.get("caption_extension")
