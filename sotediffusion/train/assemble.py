@@ -16,7 +16,7 @@ from sotediffusion.weights.store import save_cascade
 
 # A caption of the drawn world tells nearly all of a picture, a booru's little: there a guidance of 7 goes so far past the
 # picture that nothing is left of it. So that the usual numbers draw well, a step of guidance counts this much.
-GUIDANCE_UNIT = 0.025
+GUIDANCE_UNIT = 0.05
 
 RUNS = {
     "text": "text", "stage_c": "stage-c", "stage_b": "stage-b", "stage_a": "stage-a", "effnet": "effnet", "previewer": "effnet",
