@@ -19,6 +19,7 @@ from sotediffusion.train.judging import GROUPS, HIDDEN, NAMES, SIZES, balanced_a
 from sotediffusion.train.loop import Options, train
 from sotediffusion.train.optim import Schedule
 from sotediffusion.train.recipes import judge as reading
+from sotediffusion.train.recipes.base import SETTLED_FROM
 from sotediffusion.train.recipes.cells import Reader
 from sotediffusion.train.recipes.judge import Judge, JudgeRecipe, Probe, ProbeRecipe
 from sotediffusion.types import UserError
@@ -148,6 +149,27 @@ def test_readers_learn_eight_pictures_and_are_opened_again(tmp_path, kind, netwo
     truth = reading.truth(batch)
     right = reading.told(reader(recipe.inputs(batch))) == truth
     assert right[truth != HIDDEN].float().mean() > 0.7
+
+
+def test_at_last_a_picture_is_read_alike_alone_and_in_its_batch_and_so_it_is_kept():
+    recipe = JudgeRecipe(Fixed(), small_judge())
+    pictures = recipe.inputs(recipe.source.batch)
+    torch.manual_seed(1)
+    alone = lambda network: torch.cat([network(picture) for picture in pictures.split(1)])  # noqa: E731
+    with torch.no_grad():
+        recipe.settle()
+        assert not torch.allclose(recipe.network(pictures), alone(recipe.network), atol=1e-3)
+        recipe.progress = SETTLED_FROM
+        recipe.settle()
+        assert torch.allclose(recipe.network(pictures), alone(recipe.network), atol=1e-4)
+        halved = {key: value / 2 for key, value in recipe.modules.state_dict().items()}
+        kept = recipe.weights(halved)
+    own = recipe.modules.state_dict()
+    norms = {key for key in own if key.endswith(("running_mean", "running_var"))}
+    assert norms and all(torch.equal(kept[key], own[key] if key in norms else halved[key]) for key in own if "num_" not in key)
+    again = JudgeRecipe(Fixed(), small_judge())
+    again.load_state_dict(recipe.state_dict())
+    assert again.settled
 
 
 def test_roughened_pictures_lose_their_quality_and_only_they():

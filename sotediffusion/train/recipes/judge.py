@@ -3,7 +3,6 @@
 Neither is part of a cascade. The judge learns on slightly roughened pictures too, because it is to read what Stage A draws.
 """
 
-import copy
 from pathlib import Path
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from sotediffusion.train.data import Batch, Folder, pixels
 from sotediffusion.train.judging import HIDDEN, NAMES, SIZES, targets_of
 from sotediffusion.train.loop import Options
-from sotediffusion.train.recipes.base import Recipe, latent_layers, read_part, refresh_norms
+from sotediffusion.train.recipes.base import ReadingRecipe, latent_layers, read_part
 from sotediffusion.train.recipes.cells import Cells, Reader
 
 JUDGE_DEFAULTS = Options(images=400_000, batch=16, lr=8e-4, decay=0.02, ema=10_000, bf16=True)
@@ -21,7 +20,6 @@ PROBE_DEFAULTS = Options(images=400_000, batch=32, lr=8e-4, decay=0.02, ema=10_0
 SHIFT = 8  # px by which pictures are cut, at one side or the other, so that places are not learnt by heart
 ROUGH_SHARE = 0.5  # of the pictures, which then no longer have the quality of their tag
 SMALLEST, NOISE = 0.6, 0.03  # the roughest: a side redrawn from this share of it; grain on [0, 1]
-NORM_BATCHES = 12
 OWNERS = tuple(i for i, size in enumerate(SIZES) for _ in range(size))  # choices of a group are looked for at one place
 
 
@@ -90,16 +88,8 @@ def roughen(picture: Tensor) -> tuple[Tensor, Tensor]:
     return picture + amount * (soft - picture + NOISE * torch.randn_like(picture)), rough
 
 
-class ReadingRecipe(Recipe):
-    """Trains one reader of tags."""
-
-    def __init__(self, name: str, network: nn.Module, folder: Folder):
-        super().__init__({name: network.to(memory_format=torch.channels_last)}, folder)
-        self.network = self.modules[name]
-
-    def inputs(self, batch: Batch) -> Tensor:
-        """What the network reads of a batch."""
-        raise NotImplementedError
+class TagsRecipe(ReadingRecipe):
+    """Trains one reader of all groups of tags."""
 
     def examples(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Inputs as they are varied in training, and choices (B, G)."""
@@ -107,22 +97,15 @@ class ReadingRecipe(Recipe):
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Cross-entropy over all groups that are seen."""
+        self.settle()
         inputs, targets = self.examples(batch)
         logits = self.network(inputs)
         loss = reading_loss(logits, targets)
         seen = targets != HIDDEN
         return loss, {"right tags": (told(logits) == targets)[seen].float().mean().item()}
 
-    def weights(self, averages: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The reader, its BatchNorm statistics measured anew for the averaged weights."""
-        modules = copy.deepcopy(self.modules)
-        modules.load_state_dict(averages)
-        (network,) = modules.values()
-        refresh_norms(modules, lambda batch: network(self.inputs(batch)), self.source.batches(1, 0, 32), NORM_BATCHES)
-        return modules.state_dict()
 
-
-class JudgeRecipe(ReadingRecipe):
+class JudgeRecipe(TagsRecipe):
     """Trains `judge` on pictures."""
 
     def __init__(self, folder: Folder, network: Judge | None = None):
@@ -140,7 +123,7 @@ class JudgeRecipe(ReadingRecipe):
         return picture, targets
 
 
-class ProbeRecipe(ReadingRecipe):
+class ProbeRecipe(TagsRecipe):
     """Trains `probe` on EffNet latents."""
 
     def __init__(self, folder: Folder, network: Probe | None = None):

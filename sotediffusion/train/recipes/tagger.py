@@ -3,7 +3,6 @@
 It sees half the contract's 448 px: letters are not read, and everything else is large enough. B pictures, T tags, R cells.
 """
 
-import copy
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from sotediffusion.miniature.cast import series_of
 from sotediffusion.train.data import Batch, Folder
 from sotediffusion.train.loop import Options
 from sotediffusion.train.optim import Schedule
-from sotediffusion.train.recipes.base import Recipe, planes, refresh_norms
+from sotediffusion.train.recipes.base import ReadingRecipe, planes
 from sotediffusion.train.recipes.cells import Cells, Reader
 from sotediffusion.train.recipes.tags import marks, telling_loss
 
@@ -25,7 +24,6 @@ SIDE, SEEN = 448, 224  # px of the contract's square, and of what the network lo
 RATINGS = ("general", "sensitive", "questionable", "explicit")
 TEXT_TAGS = ("english_text", "speech_bubble")  # of pictures in which something is said
 SMALLEST = 0.88  # of the square that a varied picture still fills
-NORM_BATCHES = 12
 
 
 @dataclass(frozen=True)
@@ -95,30 +93,23 @@ def squared(picture: Tensor, varied: bool = False) -> Tensor:
     return F.pad(small, (left, right - left, top, down - top), value=1.0)
 
 
-class TaggerRecipe(Recipe):
+class TaggerRecipe(ReadingRecipe):
     """Trains `tagger`; its tags are those of the data folder."""
 
     def __init__(self, folder: Folder, **shape: tuple[int, ...]):
         self.tags = taglist(entry.tags for entry in folder.entries)
         self.index = {(tag.name, tag.category): i for i, tag in enumerate(self.tags)}
-        super().__init__({"tagger": Tagger(len(self.tags), **shape).to(memory_format=torch.channels_last)}, folder)
+        super().__init__("tagger", Tagger(len(self.tags), **shape), folder)
+
+    def inputs(self, batch: Batch) -> Tensor:
+        """Pictures as curation gives them."""
+        return squared(planes(batch.fields["pictures"])).to(self.device)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Cross-entropy of all tags, summed; logged are precision and recall of the batch at even chances."""
-        logits = self.modules["tagger"](squared(planes(batch.fields["pictures"]), varied=True).to(self.device)).float()
+        self.settle()
+        logits = self.network(squared(planes(batch.fields["pictures"]), varied=True).to(self.device)).float()
         truth = marks([tags_shown(groups) for groups in batch.tags], self.index).to(self.device)
         loss = telling_loss(logits, truth)
         told, right = (logits > 0).sum().item(), ((logits > 0) & (truth > 0)).sum().item()
         return loss / 10, {"precision": right / max(told, 1), "recall": right / truth.sum().item()}
-
-    def weights(self, averages: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The tagger, its BatchNorm statistics measured anew for the averaged weights."""
-        modules = copy.deepcopy(self.modules)
-        modules.load_state_dict(averages)
-
-        def forward(batch: Batch) -> None:
-            modules["tagger"](squared(planes(batch.fields["pictures"])).to(self.device))
-
-        with torch.no_grad():
-            refresh_norms(modules, forward, self.source.batches(1, 0, 32), NORM_BATCHES)
-        return modules.state_dict()
