@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 from training_run import SMALL, model_folder, picture_folder
 
+from sotediffusion.cli.main import main
 from sotediffusion.train import checkpoint
+from sotediffusion.train.loop import Options
+from sotediffusion.train.status import Status
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +57,14 @@ def test_a_signal_to_the_whole_group_lets_each_process_save_and_is_told_by_the_e
     assert int(checkpoint.latest(place / name / "checkpoints")) == last["images"]
     of = f"-of-{nproc}" if nproc > 1 else ""
     assert len(list((place / name / "checkpoints").glob(f"*{of}.safetensors"))) == nproc
+
+
+@pytest.mark.parametrize("area, part", [("miniature", "text"), ("standins", "tagger")])
+def test_parts_of_the_miniature_and_stand_ins_leave_with_the_code_of_the_signal_too(monkeypatch, tmp_path, area, part):
+    where = "sotediffusion.train.parts" if area == "miniature" else "sotediffusion.train.standins"
+    monkeypatch.setattr(f"{where}.recipe_of", lambda *what: (None, Options(1, 1, 1e-3)))
+    stopped = Status(0, 1, 0, 0, 0, 0, 0, outcome="interrupted", signal=signal.SIGTERM)
+    monkeypatch.setattr("sotediffusion.train.loop.train", lambda *what: stopped)
+    with pytest.raises(SystemExit) as left:
+        main(["train", area, part, "--data", str(tmp_path), "--out", str(tmp_path)])
+    assert left.value.code == 143
