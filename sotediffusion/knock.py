@@ -1,6 +1,7 @@
-"""Whether anything listens at the address of a Ray cluster: Ray itself would try for ten minutes."""
+"""Before a Ray cluster is joined: whether anything listens at its address, and whether it talks by token only."""
 
 import socket
+from typing import Any
 
 from sotediffusion.types import UserError
 
@@ -8,7 +9,7 @@ PATIENCE_S = 10.0
 
 
 def knock(address: str) -> None:
-    """UserError unless something opens at host:port. Ray's own names, such as auto, are let pass."""
+    """UserError unless something opens at host:port; Ray would try for ten minutes. Its own names, such as auto, pass."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         return
@@ -16,3 +17,11 @@ def knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), PATIENCE_S).close()
     except (OSError, OverflowError) as error:
         raise UserError("ray", f"no cluster answers at {address} ({error}); check the address") from None
+
+
+def asks_for_tokens() -> bool:
+    """Whether Ray in this process talks only to those who know the cluster's token."""
+    import ray
+
+    own: Any = ray
+    return bool(own._raylet.get_authentication_mode() == own._raylet.AuthenticationMode.TOKEN)

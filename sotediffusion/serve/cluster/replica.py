@@ -7,9 +7,9 @@ through Ray is settings and states, as JSON; prompts and pictures lie in the sto
 import json
 import threading
 from pathlib import Path
-from typing import Any
 
 from sotediffusion.config import build
+from sotediffusion.knock import asks_for_tokens
 from sotediffusion.serve.engine.channel import WorkerSettings
 from sotediffusion.serve.engine.supervisor import Supervisor
 from sotediffusion.serve.keeper import look_after
@@ -58,11 +58,3 @@ def probe(told: str, name: str, content: str) -> str:
     except (UserError, StoreDown) as error:
         return f"cannot open the jobs ({error}); let every node reach the database"
     return ""
-
-
-def asks_for_tokens() -> bool:
-    """Whether Ray in this process talks only to those who know the cluster's token."""
-    import ray
-
-    own: Any = ray
-    return bool(own._raylet.get_authentication_mode() == own._raylet.AuthenticationMode.TOKEN)

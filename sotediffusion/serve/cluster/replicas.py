@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sotediffusion.config import plain
-from sotediffusion.knock import knock
-from sotediffusion.serve.cluster.replica import Replica, asks_for_tokens, probe
+from sotediffusion.knock import asks_for_tokens, knock
+from sotediffusion.serve.cluster.replica import Replica, probe
 from sotediffusion.serve.cluster.scaling import Policy, Scaling
 from sotediffusion.serve.engine.channel import WorkerSettings
 from sotediffusion.serve.storage.jobs import JobState, StoreDown, new_id
