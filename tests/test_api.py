@@ -1,5 +1,6 @@
 """The own API over a real connection: jobs from submission to picture, their events, and every fault in words."""
 
+import asyncio
 import json
 import threading
 import time
@@ -15,7 +16,8 @@ from PIL import Image
 from web import ORDER, Site, png, quick_folder, site
 
 from sotediffusion.pictures.marks import read_marks
-from sotediffusion.serve.storage.jobs import JobState, StoreDown
+from sotediffusion.serve.news import News
+from sotediffusion.serve.storage.jobs import Job, JobState, StoreDown
 from sotediffusion.serve.storage.retention import sweep
 from sotediffusion.serve.storage.store import Limits
 from sotediffusion.serve.walls.admission import Bounds
@@ -176,6 +178,24 @@ def test_events_tell_each_change_and_end_with_the_job(own: Site) -> None:
     assert reply.status_code == 404 or reply.headers["cache-control"] == "no-store"
     told = own.events(f"/api/v1/jobs/{id}/events", 10)
     assert [job["state"] for _, job in told] == ["succeeded"]
+
+
+def test_news_go_on_when_a_job_is_claimed_while_its_place_is_looked_up(own: Site) -> None:
+    class Raced(News):
+        async def _job(self, id: str) -> Job | None:
+            job = await super()._job(id)
+            own.hand.take()
+            return job
+
+    id = own.submit()["id"]
+    job = own.store.get(id)
+    assert job is not None
+    news = Raced(own.gateway, job.owner, places={id: 0})
+
+    async def moved() -> list[Any]:
+        return [(id, place) async for id, _, place in news._moved()]
+
+    assert asyncio.run(moved()) == [(id, None)] and news.places == {}
 
 
 def test_a_preview_is_fetched_while_the_job_runs(own: Site) -> None:

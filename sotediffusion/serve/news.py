@@ -57,8 +57,8 @@ class News:
             job = await self._job(id)
             if job is None or job.state != JobState.QUEUED:
                 self.places.pop(id, None)
-            elif await self._place(job) != before:
-                yield id, job, self.places[id]
+            elif (place := await self._place(job)) != before:
+                yield id, job, place
 
     async def _job(self, id: str) -> Job | None:
         return await self.gateway.do(self.gateway.store.get, id, self.owner)
