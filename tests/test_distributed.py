@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 from torch import nn
-from training_run import forked, go, go_together, losses, model_folder, order, picture_folder, state
+from training_run import forked, go, go_together, losses, order, state, training_place
 
 from sotediffusion.train.data import Batch
 from sotediffusion.train.distributed import Ranks, joined
@@ -17,9 +17,7 @@ ADAPTIVE = ("objective.weight=adaptive", "save.state_minutes=0")
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    path = tmp_path_factory.mktemp("runs")
-    model_folder(path / "model")
-    picture_folder(path / "pictures")
+    path = training_place(tmp_path_factory.mktemp("runs"))
     assert forked(lambda: go(order(path, "one", *ADAPTIVE))) == [0]
     return path
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tiny import tiny_cascade
-from training_run import PRESETS, assert_equal_states, die, forked, go, go_together, losses, model_folder, order, picture_folder
+from training_run import PRESETS, assert_equal_states, die, forked, go, go_together, losses, order, training_place
 
 from sotediffusion.cli.main import main
 from sotediffusion.generate import generate, prepare, step
@@ -29,10 +29,7 @@ ALL = LoraSettings(2, 3.0, tuple(TARGETS["stage_c"]), tuple(TARGETS["text"]))
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("loras")
-    model_folder(path / "model")
-    picture_folder(path / "pictures")
-    return path
+    return training_place(tmp_path_factory.mktemp("loras"))
 
 
 def lora_order(place: Path, name: str, *assignments: str, **more):

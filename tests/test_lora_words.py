@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tiny import tiny_cascade
-from training_run import PRESETS, assert_equal_states, die, forked, go, losses, model_folder, order, picture_folder
+from training_run import PRESETS, assert_equal_states, die, forked, go, losses, order, training_place
 
 from sotediffusion.generate import generate, prepare
 from sotediffusion.limits import validate
@@ -35,10 +35,7 @@ SMALL = Request("1girl", width=64, height=64, steps=1, decoder_steps=1, seed=0)
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("words")
-    model_folder(path / "model")
-    picture_folder(path / "pictures")
-    return path
+    return training_place(tmp_path_factory.mktemp("words"))
 
 
 def word_order(place: Path, name: str, *assignments: str):

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from training_run import SMALL, model_folder, picture_folder
+from training_run import SMALL, training_place
 
 from sotediffusion.cli.main import main
 from sotediffusion.train import checkpoint
@@ -19,10 +19,7 @@ from sotediffusion.train.status import Status
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    path = tmp_path_factory.mktemp("runs")
-    model_folder(path / "model")
-    picture_folder(path / "pictures")
-    return path
+    return training_place(tmp_path_factory.mktemp("runs"))
 
 
 def command(place, name, *assignments, nproc=2):

@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from training_run import assert_equal_states, die, forked, go, losses, model_folder, order, picture_folder, state
+from training_run import assert_equal_states, die, forked, go, losses, order, state, training_place
 
 from sotediffusion.train import checkpoint, export, opening
 from sotediffusion.types import UserError
@@ -15,9 +15,7 @@ EVERY = ("save.state_minutes=0", "save.every='2 steps'")
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    path = tmp_path_factory.mktemp("runs")
-    model_folder(path / "model")
-    picture_folder(path / "pictures")
+    path = training_place(tmp_path_factory.mktemp("runs"))
     assert forked(lambda: go(order(path, "unbroken", *EVERY))) == [0]
     return path
 

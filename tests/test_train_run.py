@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from tiny import tiny_cascade
 from training_pictures import catalogue_of
-from training_run import PRESETS, SMALL, go, losses, model_folder, order, picture_folder, settings
+from training_run import PRESETS, SMALL, go, losses, order, settings, training_place
 
 from sotediffusion.cli.main import main
 from sotediffusion.generate import generate
@@ -28,10 +28,7 @@ from sotediffusion.weights.store import open_cascade, save_cascade
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    path = tmp_path_factory.mktemp("runs")
-    model_folder(path / "model")
-    picture_folder(path / "pictures")
-    return path
+    return training_place(tmp_path_factory.mktemp("runs"))
 
 
 def sote(*arguments) -> int:

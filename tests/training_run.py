@@ -41,6 +41,13 @@ def picture_folder(path: Path, count: int = 20) -> Path:
     return path
 
 
+def training_place(path: Path) -> Path:
+    """A folder with `model` and `pictures` in it."""
+    model_folder(path / "model")
+    picture_folder(path / "pictures")
+    return path
+
+
 def settings(*assignments: str, preset: str = "card-base") -> Settings:
     """A preset made small, with assignments on top."""
     return resolve(preset, (*SMALL, *assignments), PRESETS)
