@@ -1,7 +1,7 @@
 """What a drawing order may ask for: every range in one place, each error with the value, the range and the next step."""
 
 from collections.abc import Collection
-from math import isfinite
+from math import isfinite, sqrt
 
 from sotediffusion.names import unknown
 from sotediffusion.types import Request, UserError
@@ -125,12 +125,25 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def size_note(request: Request, width: int, height: int) -> str | None:
-    """What to tell of a size far from `width` x `height`, the model's own: below half or above twice its area, or beyond 3:1."""
+def size_of_area(width: int, height: int, area: int) -> tuple[int, int]:
+    """`width` x `height` px where that is about `area`, within a quarter; else their shape at that area, in steps of 32 px."""
+    share = area / (width * height)
+    if 0.8 <= share <= 1.25:
+        return width, height
+    wide, high = (min(max(int(side * sqrt(share)) // 32 * 32, SIDES[0]), SIDES[1]) for side in (width, height))
+    return wide, high
+
+
+def size_note(request: Request, width: int, height: int, area: int) -> str | None:
+    """What to tell of a size far from what a model was trained on: below half or above twice `area` px, or beyond 3:1.
+
+    `width` x `height` is what the model draws when nothing is asked for.
+    """
     wide, high = request.width or width, request.height or height
-    if 0.5 <= wide * high / (width * height) <= 2 and max(wide, high) <= 3 * min(wide, high):
+    if 0.5 <= wide * high / area <= 2 and max(wide, high) <= 3 * min(wide, high):
         return None
-    return f"{wide}x{high} is far from what this model was trained on, around {width}x{height}; the picture may fall apart"
+    trained = "x".join(map(str, size_of_area(width, height, area)))
+    return f"{wide}x{high} is far from what this model was trained on, around {trained}; the picture may fall apart"
 
 
 def compression_note(request: Request, own: float) -> str | None:

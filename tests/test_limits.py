@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sotediffusion.limits import MAX_PROMPT, MAX_SEED, compression_note, size_note, validate
+from sotediffusion.limits import MAX_PROMPT, MAX_SEED, compression_note, size_note, size_of_area, validate
 from sotediffusion.types import Request, UserError
 
 SAMPLERS = ("ddpm", "ddim", "euler", "euler_ancestral")
@@ -100,13 +100,29 @@ def test_no_value_of_any_kind_breaks_the_check(value):
 
 def test_a_size_far_from_the_models_own_is_told_and_one_near_it_is_not():
     def note(width, height):
-        return size_note(replace(GOOD, width=width, height=height), 1024, 1536)
+        return size_note(replace(GOOD, width=width, height=height), 1024, 1536, 1024 * 1536)
 
-    assert size_note(GOOD, 1024, 1536) is None
+    assert size_note(GOOD, 1024, 1536, 1024 * 1536) is None
     assert note(2048, 1152) is None
     assert note(1024, 1024) is None
     for width, height in ((256, 256), (2048, 2048), (2560, 768)):
         assert f"{width}x{height} is far from" in note(width, height)
+
+
+def test_far_is_measured_from_the_area_that_was_trained_on_and_not_from_the_size_that_is_usual():
+    asked = replace(GOOD, width=1024, height=1024)
+    assert size_note(asked, 1024, 1024, 1024 * 1024) is None
+    note = size_note(asked, 1024, 1024, 2048 * 2048)
+    assert note and "1024x1024 is far from what this model was trained on, around 2048x2048" in note
+    assert size_note(replace(GOOD, width=2048, height=2048), 1024, 1024, 2048 * 2048) is None
+
+
+@pytest.mark.parametrize(("area", "size"), [
+    (1024 * 1536, (1024, 1536)), (1100 * 1500, (1024, 1536)), (512 * 768, (512, 768)), (2048 * 3072, (2048, 3072)),
+    (1365 * 1365, (1024, 1536)), (1500 * 1800, (1312, 1984)), (1, (64, 64)),
+])  # fmt: skip
+def test_a_size_goes_to_another_area_in_its_own_shape(area, size):
+    assert size_of_area(1024, 1536, area) == size
 
 
 def test_a_compression_that_is_not_the_models_is_told():

@@ -21,6 +21,7 @@ from sotediffusion.train.loss import Objective
 from sotediffusion.train.memory import chosen, spare
 from sotediffusion.train.recipes.finetune_b import FinetuneB
 from sotediffusion.train.recipes.finetune_c import FinetuneC, told
+from sotediffusion.train.run import conventions_of
 from sotediffusion.train.settings import Memory
 from sotediffusion.types import Request, UserError
 from sotediffusion.weights.store import open_cascade, save_cascade
@@ -82,6 +83,19 @@ def test_what_it_was_trained_to_expect_is_written_into_the_model_and_read_back_w
     assert (conventions.text_mask, conventions.compression) == ("unmasked", 42.67)
     assert conventions.area == round(128 * 128 * (42.67 / 32) ** 2)  # what EffNet saw whole stands for a larger picture
     assert model.stage_c.config == SIZES["tiny"].stage_c
+
+
+def test_the_size_drawn_when_none_is_asked_for_goes_along_with_the_area_trained_on(place):
+    what = order(place, "larger", "train.steps=1", "train.batch=1", "train.micro=1", "data.buckets.resolution=256",
+                 "data.buckets.shortest=128")  # fmt: skip
+    go(what)
+    path = place / "larger" / "models" / "card-base"
+    conventions = open_cascade(path).conventions
+    assert abs(conventions.area / 256**2 - 1) < 0.001 and (conventions.width, conventions.height) == (192, 288)
+    (picture,) = generate(open_cascade(path), Request("1girl", steps=1, decoder_steps=1, seed=0))
+    assert picture.image.size == (192, 288)
+    stage_b = settings("data.buckets.resolution=256", "train.part=stage_b", "train.text_lr=0", preset="stage-b")
+    assert conventions_of(tiny_cascade(), stage_b) == tiny_cascade().conventions
 
 
 def test_a_model_keeps_what_it_was_told_of_padding_unless_a_run_says_otherwise_and_then_that_is_noted(place):

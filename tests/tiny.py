@@ -1,10 +1,12 @@
 """A whole cascade of random weights, small enough for every test."""
 
+from dataclasses import replace
 from functools import cache
 
 import torch
 
 from sotediffusion.models.cascade import PARTS, SIZES, Cascade, Conventions
+from sotediffusion.models.image_encoder import ImageEncoder
 from sotediffusion.models.unet import UNet
 from sotediffusion.text.tokenizer import ClipTokenizer
 
@@ -31,5 +33,15 @@ def tiny_cascade(dtype: torch.dtype = torch.float32) -> Cascade:
         if isinstance(network, UNet):
             network.clf[1].weight.mul_(0.5)
         networks[name] = network.to(dtype)
-    conventions = Conventions(width=128, height=192)
+    conventions = Conventions(width=128, height=192, area=128 * 192)
     return Cascade(**networks, tokenizer=ClipTokenizer(), config=config, conventions=conventions, name="tiny")
+
+
+@cache
+def seeing_cascade(dtype: torch.dtype = torch.float32) -> Cascade:
+    """The tiny cascade with an image tower: do not change it."""
+    config = SIZES["tiny"].image
+    assert config is not None
+    tower = ImageEncoder(config).eval().requires_grad_(False)
+    fill(tower, 6)
+    return replace(tiny_cascade(dtype), image=tower.to(dtype))

@@ -261,7 +261,7 @@ def _notice(cascade: Any, order: Request) -> None:
     from sotediffusion.limits import compression_note, size_note
 
     own = cascade.conventions
-    for note in filter(None, (size_note(order, own.width, own.height), compression_note(order, own.compression))):
+    for note in filter(None, (size_note(order, own.width, own.height, own.area), compression_note(order, own.compression))):
         _note(note)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from sotediffusion.config import to_toml
+from sotediffusion.limits import size_of_area
 from sotediffusion.models.cascade import Cascade, Conventions
 from sotediffusion.train import checkpoint, opening, resume
 from sotediffusion.train.contradictions import check, notes, schedule_of, stepping_of
@@ -135,11 +136,16 @@ def makers(cascade: Cascade, settings: Settings) -> Makers:
 
 
 def conventions_of(cascade: Cascade, settings: Settings) -> Conventions:
-    """What the weights will expect after this run: the model's own but for padding and the area trained on, in px drawn."""
+    """What the weights will expect after this run: the model's own but for padding, the area trained on in px drawn, and the
+    size drawn when none is asked for, which goes along. Stage B's data decide on neither, as what is in a picture is Stage C's.
+    """
     own, buckets = cascade.conventions, settings.data.buckets
     mask = own.text_mask if settings.text_mask == "model" else settings.text_mask
-    drawn = own.compression * own.compression / (CELL * CELL)  # px drawn for one that EffNet sees
-    return replace(own, text_mask=mask, area=round(buckets.area * drawn))
+    if settings.train.part == "stage_b":
+        return replace(own, text_mask=mask)
+    area = round(buckets.area * own.compression * own.compression / (CELL * CELL))  # one px that EffNet sees is several drawn
+    width, height = size_of_area(own.width, own.height, area)
+    return replace(own, text_mask=mask, area=area, width=width, height=height)
 
 
 def _check_scale(settings: Settings, conventions: Conventions) -> None:
