@@ -4,6 +4,7 @@ import hashlib
 import os
 import signal
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,7 +132,44 @@ class Twins(Logged, WholeStep):
             keeper = first.setdefault(key, row)
             group.append(keeper)
             drop.append(None if keeper == row else f"same as: {keeper}")
-        return pa.record_batch([pa.array(group, pa.int64()), pa.array(drop, pa.string())], schema=self.writes)
+        return pa.record_batch([pa.array(group, pa.int64()), pa.array(drop, pa.string())], schema=Twins.writes)
+
+
+class Count(Twins):
+    """The same, and says how many equal texts were left out for the one that stays."""
+
+    writes = pa.schema([*Twins.writes, ("copies", pa.int64())])
+
+    def process(self, rows):
+        said = super().process(rows)
+        members = Counter(said.column("group").to_pylist())
+        copies = [members[row] - 1 or None if row in members else None for row in rows.column("row").to_pylist()]
+        return pa.record_batch([*said.columns, pa.array(copies, pa.int64())], schema=self.writes)
+
+
+class Praise(Logged):
+    """A word for pictures that are there more than once."""
+
+    name, version = "praise", 1
+    reads = ("path", "copies")
+    writes = pa.schema([("praise", pa.string())])
+
+    def process(self, rows):
+        self.note(rows.column("path").to_pylist())
+        said = ["liked" if copies else "plain" for copies in rows.column("copies").to_pylist()]
+        return pa.record_batch([pa.array(said)], schema=self.writes)
+
+
+class Repeat(Logged):
+    """Knows of copies by hearsay alone."""
+
+    name, version = "repeat", 1
+    reads = ("path", "praise")
+    writes = pa.schema([("repeated", pa.string())])
+
+    def process(self, rows):
+        self.note(rows.column("path").to_pylist())
+        return pa.record_batch([rows.column("praise").cast(pa.string())], schema=self.writes)
 
 
 def small(picture):

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from curate_run import by_path, calls, curate, steps_of, write
-from curate_steps import Folder, Length, Read, See
+from curate_steps import Count, Folder, LatePolicy, Length, Policy, Praise, Read, Repeat, See
 
 from sotediffusion.curate import catalogue
 from sotediffusion.curate.engine import local, work
 from sotediffusion.curate.engine.lock import only_writer
 from sotediffusion.curate.engine.runner import stages_of
-from sotediffusion.curate.engine.shards import Placed
+from sotediffusion.curate.engine.shards import SHARD, Placed
 from sotediffusion.curate.engine.store import Store
 from sotediffusion.curate.engine.work import Stage
 from sotediffusion.types import UserError
@@ -69,6 +69,40 @@ def test_more_pictures_are_only_new_work(tmp_path):
         f"{step} {number:03d}.png" for step in ("scan", "see", "filter") for number in (8, 9)
     }
     assert version.rows == 10 and len(by_path(tmp_path)) == 10
+
+
+def test_one_more_picture_brings_work_behind_the_comparison_for_itself_and_for_the_one_it_is_a_copy_of(tmp_path):
+    def run():
+        log, source = tmp_path / "log", Folder(tmp_path / "src")
+        steps = [Read(log, source), Policy(log), Count(log), Praise(log), LatePolicy(log), Repeat(log)]
+        return curate(tmp_path, steps=steps)[1]
+
+    def parts():
+        return {name for name in files_in(tmp_path / "cat" / "work") if name.startswith(("praise", "policy_tags", "repeat"))}
+
+    (tmp_path / "src").mkdir()
+    for number in range(2 * SHARD + 100):
+        (tmp_path / "src" / f"{number:05d}.png").write_text(f"picture {number}")
+    run()
+    first, before = calls(tmp_path), parts()
+    assert first["repeat 00000.png"] == 1 and {name.split("/")[-1][:7] for name in before} == {"0000000", "0000001", "0000002"}
+    (tmp_path / "src" / "more.png").write_text("another picture")
+    run()
+    second = calls(tmp_path)
+    assert {line: count for line, count in second.items() if not line.startswith("dedupe")} == dict.fromkeys(
+        ("scan more.png", "praise more.png", "repeat more.png"), 1)  # fmt: skip
+    assert len(parts() - before) == 3 and before <= parts()
+    (tmp_path / "src" / "twin.png").write_text("picture 5000")
+    version = run()
+    assert {line for line in calls(tmp_path) if not line.startswith("dedupe")} == {
+        "scan twin.png", "praise 05000.png", "repeat 05000.png"}  # fmt: skip
+    rows = by_path(tmp_path)
+    assert rows["05000.png"]["repeated"] == "liked" and rows["twin.png"]["reason"] == "same as: 5000"
+    assert rows["05001.png"]["repeated"] == "plain" and by_path(tmp_path, "v2")["05000.png"]["repeated"] == "plain"
+    (tmp_path / "src" / "twin.png").unlink()
+    run()
+    assert not [line for line in calls(tmp_path) if not line.startswith("dedupe")], "what was said without the copy still holds"
+    assert by_path(tmp_path)["05000.png"]["repeated"] == "plain" and version.kept == 2 * SHARD + 101
 
 
 def test_a_moved_threshold_looks_only_at_what_comes_back(tmp_path):

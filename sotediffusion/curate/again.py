@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sotediffusion.curate.engine.shards import ROW, WORK, part_name
+from sotediffusion.curate.engine.shards import ROW, WORK, given_in, part_name
 from sotediffusion.curate.engine.store import Store
 from sotediffusion.curate.step import Step
 
@@ -56,11 +56,11 @@ def _readers(step: Step, later: list[Step]) -> list[Step]:
 def _forget(store: Store, parts: list[str], rows: Rows) -> None:
     """A part is named by its first row, so what is left of one may have another name; until the old one is gone both say it."""
     for part in parts:
-        held = store.read_table(part, [ROW]).column(ROW).to_numpy()
-        kept = ~np.isin(held, rows)
+        kept = ~np.isin(store.read_table(part, [ROW]).column(ROW).to_numpy(), rows)
         if not kept.all():
-            left = f"{part.rpartition('/')[0]}/{part_name(held[kept])}" if kept.any() else ""
+            table = store.read_table(part).filter(pa.array(kept))
+            left = f"{part.rpartition('/')[0]}/{part_name(table.column(ROW).to_numpy(), given_in(table))}" if kept.any() else ""
             if left:
-                store.write_table(left, store.read_table(part).filter(pa.array(kept)))
+                store.write_table(left, table)
             if left != part:
                 store.remove(part)

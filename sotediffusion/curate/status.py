@@ -4,6 +4,8 @@ import fcntl
 import json
 from dataclasses import dataclass
 
+import numpy as np
+
 from sotediffusion.curate.catalogue import versions
 from sotediffusion.curate.engine.lock import LOCK
 from sotediffusion.curate.engine.shards import ROW, WORK
@@ -29,7 +31,8 @@ def held_work(store: Store) -> list[Held]:
     for step in store.names(WORK):
         for fingerprint in store.names(f"{WORK}/{step}"):
             names = store.names(f"{WORK}/{step}/{fingerprint}")
-            rows = sum(len(store.read_table(f"{WORK}/{step}/{fingerprint}/{name}", [ROW])) for name in names)
+            held = [store.read_table(f"{WORK}/{step}/{fingerprint}/{name}", [ROW]).column(ROW).to_numpy() for name in names]
+            rows = len(np.unique(np.concatenate(held))) if held else 0
             found.append(Held(step, fingerprint, len(names), rows, f"{step} {fingerprint}" in used))
     return found
 

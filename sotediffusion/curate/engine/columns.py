@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from sotediffusion.curate.again import errors_in
 from sotediffusion.curate.engine.runner import Ledger
-from sotediffusion.curate.engine.shards import FAILED, POLICY, ROW, SHARD, WORK, Mask, Parts, Placed, Rows, gather
+from sotediffusion.curate.engine.shards import FAILED, POLICY, ROW, SHARD, WORK, Mask, Parts, Placed, Rows
 from sotediffusion.curate.engine.shards import KEPT as KEPT_COLUMN
 from sotediffusion.curate.engine.store import Store
 from sotediffusion.curate.step import DROP, LISTING, PictureStep
@@ -65,9 +65,14 @@ class Finished:
         found = {}
         for placed in self.placed.values():
             errors += self._errors(placed)  # what later steps say may come of them
-            said = _digest(np.packbits(self.shown(placed, rows)).tobytes() + erased + errors)
+            said = _digest(np.packbits(self.shown(placed, rows)).tobytes() + erased + errors + self._given(placed, rows))
             found[placed.name] = f"{placed.fingerprint} {said}"
         return found | {REASON: self._outcome(rows)}
+
+    def _given(self, placed: Placed, rows: Rows) -> bytes:
+        """What a comparison of all pictures had said of each row before the step was asked."""
+        given = self.parts[placed.name].given_to(rows)
+        return b"" if given is None else given.tobytes()
 
     def _errors(self, placed: Placed) -> bytes:
         """Which rows a step had no answer for: they are handed to it again, so that its columns change under one fingerprint."""
@@ -83,7 +88,8 @@ class Finished:
         for placed in self.placed.values():
             where = dropped_by == placed.order
             if where.any():
-                said += [f"{placed.name} {placed.fingerprint}".encode(), np.packbits(where).tobytes()]
+                said += [f"{placed.name} {placed.fingerprint}".encode(), np.packbits(where).tobytes(),
+                         self._given(placed, rows[where])]  # fmt: skip
         return _digest(repr(self.ending.names).encode() + b"".join(said))
 
     def batches(self, steps: Iterable[str], ending: bool, rows: Rows) -> Iterator[pa.RecordBatch]:
@@ -113,7 +119,7 @@ class Finished:
         shown = self.shown(placed, rows)
         if not shown.any() and KEPT_COLUMN not in schema.names:
             return {field.name: pa.nulls(len(rows), field.type) for field in schema}
-        table, found = gather(self.store, self.parts[placed.name].of(int(rows[0]) // SHARD), schema.names, rows)
+        table, found = self.parts[placed.name].gather(self.store, schema.names, rows)
         kept = pa.array(np.arange(len(rows)), mask=~(shown & found))
         all_kept = bool((shown & found).all())
         columns = {}
@@ -134,7 +140,7 @@ class Finished:
             parts = Parts(f"{folder}/{name}")
             for part in self.store.names(parts.folder):
                 parts.add(part)
-            table, _ = gather(self.store, parts.of(int(rows[0]) // SHARD), [KEPT_COLUMN], rows)
+            table, _ = parts.gather(self.store, [KEPT_COLUMN], rows)
             if KEPT_COLUMN in table.schema.names:
                 column = pc.coalesce(column, _flat(table.column(KEPT_COLUMN)))
         return column
@@ -156,7 +162,7 @@ class Finished:
         """Why a step drops these rows: what it says, and why it could not look."""
         nothing = pa.nulls(len(rows), pa.string())
         wanted = [FAILED, *([placed.drop] if placed.drop else [])]
-        table, found = gather(self.store, self.parts[placed.name].of(int(rows[0]) // SHARD), wanted, rows)
+        table, found = self.parts[placed.name].gather(self.store, wanted, rows)
         if not found.any():
             return nothing, nothing
         kept = pa.array(np.arange(len(rows)), mask=~(where & found))

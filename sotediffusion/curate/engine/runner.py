@@ -2,7 +2,8 @@
 
 Finished work is found in the catalogue's files alone. A row is worked on by a step when no finished part under the step's
 fingerprint covers it and no earlier step dropped it; whether it was dropped is no part of the fingerprint, so that a moved
-threshold only brings work for the rows that come back.
+threshold only brings work for the rows that come back. What a comparison of all pictures says is asked row by row, so that one
+more picture brings work for itself and for those of which something else is said now.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from sotediffusion.curate.engine.shards import (
     POLICY,
     ROW,
     WORK,
+    Given,
     Mask,
     Parts,
     Placed,
@@ -30,7 +32,8 @@ from sotediffusion.curate.engine.shards import (
     erase,
     find_parts,
     fingerprint,
-    gather,
+    given_in,
+    hashes_of,
     shard_of,
     tally_columns,
 )
@@ -40,6 +43,8 @@ from sotediffusion.curate.engine.work import Stage, Task
 from sotediffusion.curate.scan.known import load_known, match, shards_of
 from sotediffusion.curate.step import LISTING, PictureStep, Source, Step, WholeStep
 
+EACH_ROW = "of each row"  # for a fingerprint: what is asked row by row instead
+MIX = np.uint64(0x9E3779B97F4A7C15)  # by which the hashes of several columns become one; any large odd number will do
 KEPT = np.int16(32767)  # in Ledger.dropped_by: no step drops the row
 TASKS_EACH = 4  # tasks that a worker gets at least, where there are pictures enough
 SMALLEST, LARGEST = 16, 2048  # rows of a task
@@ -126,17 +131,31 @@ class Chain:
     def place(self, step: Step, rows: str = "") -> Placed:
         """`rows` is a digest of what a step that compares all pictures is given."""
         sources = {column: self.writers[column] for column in step.reads if column in self.writers}
-        inputs = {c: self.placed[sources[c]].fingerprint if c in sources else "" for c in step.reads if c != ROW}
+        inputs = {c: self._input(sources[c]) if c in sources else "" for c in step.reads if c != ROW}
         order = self.steps.index(step)
         if order == 0:
             sources, inputs = {}, {}
-        placed = Placed(step, order, fingerprint(step, inputs, rows), sources)
+        compared = () if isinstance(step, WholeStep) else self.compared(step)
+        placed = Placed(step, order, fingerprint(step, inputs, rows), sources, compared)
         written = [*step.writes.names, *(LISTING.names if order == 0 else ())]
         twice = [column for column in written if column in self.writers]
         assert not twice and step.name not in self.placed, f"{step.name} writes {twice} once more"
         self.placed[step.name] = placed
         self.writers |= dict.fromkeys(written, step.name)
         return placed
+
+
+    def _input(self, writer: str) -> str:
+        return EACH_ROW if isinstance(self.placed[writer].step, WholeStep) else self.placed[writer].fingerprint
+
+    def compared(self, step: Step) -> tuple[str, ...]:
+        """The columns of comparisons of all pictures that a step reads, or that what it reads comes of."""
+        found: set[str] = set()
+        for column in step.reads:
+            writer = self.placed.get(self.writers.get(column, ""))
+            if writer is not None:
+                found |= {column} if isinstance(writer.step, WholeStep) else set(writer.compared)
+        return tuple(sorted(found))
 
 
 class Runner:
@@ -147,6 +166,7 @@ class Runner:
         self.ledger = Ledger.of(np.zeros(0, bool), np.zeros(0, bool))
         self.chain = Chain(steps)
         self.parts: dict[str, Parts] = {}
+        self.given: dict[tuple[str, ...], Given] = {}  # by columns of comparisons
         self.worked: set[str] = set()  # names of steps that have finished something in this run
         self.watch = Watch(report)
 
@@ -157,7 +177,7 @@ class Runner:
         """
         self.take_in(source, secret)
         while not self.walk() or len(self.former()):
-            self.chain = Chain(self.chain.steps)
+            self.chain, self.given = Chain(self.chain.steps), {}
             self.ledger = Ledger.of(self.ledger.present, self.ledger.erased)
         return self.ledger
 
@@ -200,18 +220,32 @@ class Runner:
     def contents(self, rows: Rows) -> pa.Array:
         """The hash of each row's content, which even a refused one keeps; null where there is none."""
         found = [pa.nulls(0, pa.string())]
-        for shard, held in shards_of(rows):
-            table, _ = gather(self.store, self.parts[self.chain.first.name].of(shard), [CONTENT], held)
+        for _, held in shards_of(rows):
+            table, _ = self.parts[self.chain.first.name].gather(self.store, [CONTENT], held)
             known = CONTENT in table.schema.names
             found.append(table.column(CONTENT).combine_chunks() if known else pa.nulls(len(held), pa.string()))
         return pa.concat_arrays(found)
 
     def place(self, step: Step) -> Placed:
-        return self.chain.place(step, self.digest() if isinstance(step, WholeStep) else "")
+        return self.chain.place(step, self.digest(step) if isinstance(step, WholeStep) else "")
 
-    def digest(self) -> str:
-        """Of the rows that are left at this point of the chain."""
-        return hashlib.sha256(self.alive().tobytes()).hexdigest()
+    def digest(self, step: Step) -> str:
+        """Of the rows that are left at this point of the chain, and of what an earlier comparison says of them."""
+        rows, compared = self.alive(), self.chain.compared(step)
+        return hashlib.sha256(rows.tobytes() + (self.said(compared)[rows].tobytes() if compared else b"")).hexdigest()
+
+    def said(self, compared: tuple[str, ...]) -> Given:
+        """A hash of what columns of comparisons say of each row; the same 0 for all of which they say nothing."""
+        if compared not in self.given:
+            said = np.zeros(len(self.ledger.present), np.uint64)
+            for column in compared:
+                parts = self.parts[self.chain.writers[column]]
+                for name in (f"{parts.folder}/{name}" for name in parts.all_names()):
+                    table = self.store.read_table(name, [ROW, column])
+                    rows = table.column(ROW).to_numpy()
+                    said[rows] = said[rows] * MIX + hashes_of(table.column(column))
+            self.given[compared] = said
+        return self.given[compared]
 
     def alive(self) -> Rows:
         kept = self.ledger.present & ~self.ledger.erased & (self.ledger.dropped_by == KEPT)
@@ -262,13 +296,16 @@ class Runner:
                 part, number = held[start : start + most], number + 1
                 todo = {name: mask[part] for name, mask in left.items()}
                 files = {step: self.parts[step].of(shard) for step in needed}
-                yield Task(number, part, todo, files, self.listed.of(part) if stage.steps[0].order == 0 else None)
+                given = {step: found for step in needed if (found := self.parts[step].given_to(part)) is not None}
+                listing = self.listed.of(part) if stage.steps[0].order == 0 else None
+                yield Task(number, part, todo, files, listing, given=given)
 
     def do_whole(self, placed: Placed) -> None:
         rows = self.alive()
         self.watch.work(0, self.ledger.reasons)
         if len(rows) and not self.parts[placed.name].whole:
-            for event in self.executor.compare(placed, self.parts, rows):
+            inputs = {step: self.parts[step] for step in placed.sources.values()}
+            for event in self.executor.compare(placed, inputs, rows):
                 if isinstance(event, Tally):
                     self.add(placed, event)
                 else:
@@ -277,11 +314,15 @@ class Runner:
 
     def load(self, placed: Placed) -> None:
         """Take in what earlier runs have finished."""
-        parts = self.parts[placed.name] = find_parts(self.store, placed)
+        given = self.said(placed.compared) if placed.compared else None
+        parts = self.parts[placed.name] = find_parts(self.store, placed, given)
         covered = self.ledger.covered[placed.name] = np.zeros(len(self.ledger.present), bool)
         self.ledger.reasons[placed.name] = Counter()
         for name in parts.all_names():
             table = self.store.read_table(f"{parts.folder}/{name}", tally_columns(placed))
+            if given is not None:  # what is erased stays so, whatever is said now
+                as_given = pa.array(given[table.column(ROW).to_numpy()] == given_in(table))
+                table = table.filter(pc.or_(table.column(ERASED), as_given))
             again = covered[table.column(ROW).to_numpy()]
             if again.any():  # written by a worker that was killed before it could say so, then once more
                 table = table.filter(pa.array(~again))

@@ -3,6 +3,9 @@
 A part is work/STEP/FINGERPRINT/SHARD-ROW.arrow with the columns `row`, `erased`, `failed` and the step's own. A shard is a range
 of SHARD rows; a part covers any rows of one shard. What a step says that compares all pictures is one part over all shards,
 whole.arrow, sorted by row.
+
+Any new picture changes what such a step was given, but of what it says only a few rows. So a fingerprint behind it leaves it out,
+and the parts have a column `given` instead: a hash of what it says of each row, which has to be the same for the row to count.
 """
 
 import hashlib
@@ -22,12 +25,13 @@ from sotediffusion.curate.step import DROP, Step
 SHARD = 4096  # rows
 WORK = "work"
 WHOLE = "whole.arrow"
-ROW, ERASED, FAILED, KEY = "row", "erased", "failed", "key"
+ROW, ERASED, FAILED, KEY, GIVEN = "row", "erased", "failed", "key", "given"
 KEPT = "sha256"  # all that is left of an erased picture
 POLICY = "policy"  # its reason
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
+Given = np.ndarray[Any, np.dtype[np.uint64]]
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Placed:
     order: int
     fingerprint: str
     sources: Mapping[str, str]  # column -> name of the step
+    compared: tuple[str, ...] = ()  # columns of steps that compare all pictures, which its answers hang on at any distance
 
     @property
     def name(self) -> str:
@@ -63,9 +68,26 @@ def fingerprint(step: Step, inputs: Mapping[str, str], rows: str = "") -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def part_name(rows: Rows) -> str:
-    """Two parts never share their first row, so it names the part."""
-    return f"{rows[0] // SHARD:07d}-{rows[0] % SHARD:04d}.arrow"
+def part_name(rows: Rows, given: Given | None = None) -> str:
+    """Two parts never share their first row and what it was given, so these name the part."""
+    first = f"{rows[0] // SHARD:07d}-{rows[0] % SHARD:04d}"
+    return f"{first}.arrow" if given is None else f"{first}-{given[0]:016x}.arrow"
+
+
+def given_in(table: pa.Table) -> Given | None:
+    """The column `given` of a part, 0 where it is erased; None in a part without."""
+    if GIVEN not in table.schema.names:
+        return None
+    given: Given = pc.fill_null(table.column(GIVEN), 0).to_numpy()
+    return given
+
+
+def hashes_of(column: pa.ChunkedArray) -> Given:
+    """64 bits of a hash of each value, 0 for null."""
+    found = np.zeros(len(column), np.uint64)
+    digests = [hashlib.blake2b(repr(value).encode(), digest_size=8).digest() for value in column.drop_null().to_pylist()]
+    found[column.is_valid().to_numpy()] = np.frombuffer(b"".join(digests), "<u8")
+    return found
 
 
 def shard_of(name: str) -> int | None:
@@ -80,6 +102,7 @@ class Parts:
     folder: str
     whole: bool = False
     by_shard: dict[int, list[str]] = field(default_factory=dict)
+    given: Given | None = None  # by row, what counts now
 
     def add(self, name: str) -> None:
         shard = shard_of(name)
@@ -96,9 +119,17 @@ class Parts:
         names = [WHOLE] if self.whole else self.by_shard.get(shard, [])
         return [f"{self.folder}/{name}" for name in names]
 
+    def given_to(self, rows: Rows) -> Given | None:
+        """What counts of some rows."""
+        return None if self.given is None else self.given[rows]
 
-def find_parts(store: Store, placed: Placed) -> Parts:
-    parts = Parts(placed.folder)
+    def gather(self, store: Store, columns: list[str], rows: Rows) -> tuple[pa.Table, Mask]:
+        """Columns for rows of one shard; see the function `gather`."""
+        return gather(store, self.of(int(rows[0]) // SHARD), columns, rows, self.given_to(rows))
+
+
+def find_parts(store: Store, placed: Placed, given: Given | None = None) -> Parts:
+    parts = Parts(placed.folder, given=given)
     for name in store.names(placed.folder):
         parts.add(name)
     return parts
@@ -128,7 +159,7 @@ class Tally:
 
 
 def tally_columns(placed: Placed) -> list[str]:
-    return [ROW, ERASED, FAILED, *([placed.drop] if placed.drop else [])]
+    return [ROW, ERASED, FAILED, GIVEN, *([placed.drop] if placed.drop else [])]
 
 
 def drops(placed: Placed, table: pa.Table) -> pa.ChunkedArray:
@@ -142,9 +173,12 @@ def phrase(reason: str) -> str:
     return reason.partition(":")[0]
 
 
-def with_runner_columns(rows: Rows, erased: Mask, failed: pa.Array, columns: pa.RecordBatch) -> pa.Table:
+def with_runner_columns(rows: Rows, erased: Mask, failed: pa.Array, columns: pa.RecordBatch,
+                        given: Given | None = None) -> pa.Table:  # fmt: skip
     """A part's table."""
     named = {ROW: pa.array(rows, pa.int64()), ERASED: pa.array(erased, pa.bool_()), FAILED: failed}
+    if given is not None:
+        named[GIVEN] = pa.array(given, pa.uint64())
     named |= {name: columns.column(name) for name in columns.schema.names}
     return pa.table(named)
 
@@ -170,12 +204,17 @@ def _where(mask: pa.Array, value: pa.Scalar, values: pa.Array) -> pa.Array:
     return both.take(pa.array(place))
 
 
-def gather(store: Store, names: Iterable[str], columns: list[str], rows: Rows) -> tuple[pa.Table, Mask]:
+def gather(store: Store, names: Iterable[str], columns: list[str], rows: Rows,
+           given: Given | None = None) -> tuple[pa.Table, Mask]:  # fmt: skip
     """Columns for rows of one shard out of finished parts, in the order of `rows`, and which rows were found at all.
 
-    A row that no part covers is null throughout. Without any part the table has no columns.
+    A row that no part covers is null throughout. Without any part the table has no columns. With `given`, of `rows`, only what
+    was said on the strength of that counts.
     """
-    tables = [_cut(store.read_table(name, [ROW, *columns]), rows) for name in names]
+    more = [] if given is None else [GIVEN]
+    tables = [_cut(store.read_table(name, [ROW, *columns, *more]), rows) for name in names]
+    if given is not None:
+        tables = [table.filter(pa.array(_is_given(table, rows, given))).drop_columns(GIVEN) for table in tables]
     tables = [table for table in tables if len(table)]
     if not tables:
         return pa.table({}), np.zeros(len(rows), bool)
@@ -187,6 +226,14 @@ def gather(store: Store, names: Iterable[str], columns: list[str], rows: Rows) -
     if len(held) == len(rows) and bool(found.all()) and bool((order[spot] == np.arange(len(rows))).all()):
         return table, found
     return table.take(pa.array(order[spot], mask=~found)), found
+
+
+def _is_given(table: pa.Table, rows: Rows, given: Given) -> Mask:
+    """Which rows of a part are among `rows`, which ascend, and were given what these are."""
+    held = table.column(ROW).to_numpy()
+    spot = np.minimum(np.searchsorted(rows, held), len(rows) - 1)
+    mask: Mask = (rows[spot] == held) & (given[spot] == given_in(table))
+    return mask
 
 
 def _cut(table: pa.Table, rows: Rows) -> pa.Table:
@@ -215,6 +262,6 @@ class Frames:
         for step, names in wanted.items():
             if step not in self.parts:
                 continue
-            table, _ = gather(self.store, self.parts[step].of(int(rows[0]) // SHARD), names, rows)
+            table, _ = self.parts[step].gather(self.store, names, rows)
             found |= {name: table.column(name).combine_chunks() for name in names if name in table.schema.names}
         return found

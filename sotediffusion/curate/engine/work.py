@@ -14,6 +14,7 @@ from sotediffusion.curate.engine.shards import (
     ROW,
     WHOLE,
     Frames,
+    Given,
     Mask,
     Parts,
     Placed,
@@ -21,6 +22,7 @@ from sotediffusion.curate.engine.shards import (
     Tally,
     erase,
     gather,
+    given_in,
     part_name,
     with_runner_columns,
 )  # fmt: skip
@@ -67,6 +69,7 @@ class Task:
     files: Mapping[str, list[str]]  # step -> finished parts of this shard
     listing: pa.RecordBatch | None = None  # what the source says of rows that are scanned for the first time
     give_up: str = ""  # answer with this reason and open nothing
+    given: Mapping[str, Given] = field(default_factory=dict)  # step behind a comparison -> what that says of each row
 
     def only(self, kept: Mask, number: int) -> "Task":
         """The same for some of the rows."""
@@ -75,7 +78,8 @@ class Task:
         if listing is not None:
             listing = listing.filter(pa.array(np.isin(listing.column(ROW).to_numpy(), rows)))
         todo = {step: mask[kept] for step, mask in self.todo.items()}
-        return Task(number, rows, todo, self.files, listing, self.give_up)
+        given = {step: found[kept] for step, found in self.given.items()}
+        return Task(number, rows, todo, self.files, listing, self.give_up, given)
 
 
 @dataclass
@@ -100,7 +104,7 @@ class Bench:
         """Read what the task's steps need to know of its rows."""
         loaded: dict[str, pa.Array] = {}
         for step, columns in self._wanted(task).items():
-            table, _ = gather(self.store, task.files[step], columns, task.rows)
+            table, _ = gather(self.store, task.files[step], columns, task.rows, task.given.get(step))
             loaded |= {name: table.column(name).combine_chunks() for name in columns if name in table.schema.names}
         if task.listing is not None and len(task.listing):
             spot = np.searchsorted(task.listing.column(ROW).to_numpy(), task.rows)
@@ -127,7 +131,8 @@ class Bench:
             batch.run(self, placed, pictures, failed)
         for placed, mask, answer, broken in batch.answers:
             erased = batch.erased[mask]
-            table = with_runner_columns(batch.rows[mask], np.zeros(int(mask.sum()), bool), broken, answer)
+            given = task.given[placed.name][spots][mask] if placed.name in task.given else None
+            table = with_runner_columns(batch.rows[mask], np.zeros(int(mask.sum()), bool), broken, answer, given)
             if placed.order == 0:
                 for name in (*LISTING.names, KEY):
                     table = table.append_column(name, batch.loaded[f"listing {name}"].filter(pa.array(mask)))
@@ -277,7 +282,7 @@ def write_part(store: Store, placed: Placed, table: pa.Table) -> Tally:
     rows = table.column(ROW).to_numpy()
     if len(rows) > 1 and not bool((np.diff(rows) > 0).all()):
         table = table.take(pa.array(np.argsort(rows)))
-    name = part_name(table.column(ROW).to_numpy())
+    name = part_name(table.column(ROW).to_numpy(), given_in(table))
     store.write_table(f"{placed.folder}/{name}", table)
     return Tally.of(placed, name, table)
 
