@@ -7,11 +7,14 @@ from diffusers import StableCascadeCombinedPipeline, StableCascadeDecoderPipelin
 from diffusers.models.unets import StableCascadeUNet
 from diffusers.pipelines.deprecated.wuerstchen.modeling_paella_vq_model import PaellaVQModel
 from diffusers.schedulers import DDPMWuerstchenScheduler
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+from transformers import CLIPImageProcessorPil as CLIPImageProcessor
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from sotediffusion.models.cascade import Cascade
+from sotediffusion.models.image_encoder import ImageEncoder
 from sotediffusion.models.unet import UNet, UNetConfig
 
+PRIOR = ("tokenizer", "text_encoder", "prior", "scheduler", "image_encoder", "feature_extractor")
 KINDS = {"C": "SDCascadeResBlock", "T": "SDCascadeTimestepBlock", "A": "SDCascadeAttnBlock"}
 
 
@@ -90,6 +93,19 @@ def loaded(theirs: Any, state: dict[str, torch.Tensor]) -> Any:
     return theirs.to(next(iter(state.values())).dtype).eval()
 
 
+def vision(ours: ImageEncoder) -> CLIPVisionModelWithProjection:
+    c = ours.config
+    theirs = CLIPVisionModelWithProjection(CLIPVisionConfig(
+        hidden_size=c.width, intermediate_size=c.hidden, projection_dim=c.projection, num_hidden_layers=c.layers,
+        num_attention_heads=c.heads, image_size=c.size, patch_size=c.patch, hidden_act=c.act,
+    ))  # fmt: skip
+    return loaded(theirs, ours.state_dict())
+
+
+def extractor(size: int) -> CLIPImageProcessor:
+    return CLIPImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
+
+
 def components(cascade: Cascade) -> dict[str, Any]:
     c, a = cascade.config.text, cascade.config.stage_a
     exact = cascade.text.text_projection.weight.dtype == torch.float64
@@ -105,6 +121,8 @@ def components(cascade: Cascade) -> dict[str, Any]:
         "decoder": unet(cascade.stage_b),
         "vqgan": loaded(vqgan, {k.replace("codebook", "embedding"): v for k, v in cascade.stage_a.state_dict().items()}),
         "scheduler": ExactScheduler() if exact else DDPMWuerstchenScheduler(),
+        "image_encoder": None if cascade.image is None else vision(cascade.image),
+        "feature_extractor": None if cascade.image is None else extractor(cascade.image.config.size),
     }
 
 
@@ -114,7 +132,7 @@ def quiet(pipe: Any) -> Any:
 
 
 def prior(parts: dict[str, Any]) -> StableCascadePriorPipeline:
-    return quiet(StableCascadePriorPipeline(**{k: parts[k] for k in ("tokenizer", "text_encoder", "prior", "scheduler")}))
+    return quiet(StableCascadePriorPipeline(**{k: parts[k] for k in PRIOR}))
 
 
 def decoder(parts: dict[str, Any]) -> StableCascadeDecoderPipeline:
@@ -124,5 +142,5 @@ def decoder(parts: dict[str, Any]) -> StableCascadeDecoderPipeline:
 
 def combined(parts: dict[str, Any]) -> StableCascadeCombinedPipeline:
     shared = {k: parts[k] for k in ("tokenizer", "text_encoder", "decoder", "scheduler", "vqgan")}
-    own = {"prior_" + k: parts[k] for k in ("prior", "text_encoder", "tokenizer", "scheduler")}
+    own = {"prior_" + k: parts[k] for k in PRIOR}
     return quiet(StableCascadeCombinedPipeline(**shared, **own))

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sotediffusion.config import build, to_toml
-from sotediffusion.models.cascade import PARTS, SIZES
+from sotediffusion.models.cascade import NETWORKS, SIZES
 from sotediffusion.types import UserError
 from sotediffusion.weights import configs, formats, shapes, tensors
 from sotediffusion.weights.tensors import Stored
@@ -36,7 +36,7 @@ def table(stored: dict[str, Stored]) -> dict[str, tuple[int, ...]]:
 
 def tiny(part: str) -> dict[str, torch.Tensor]:
     torch.manual_seed(len(part))
-    network = PARTS[part](getattr(SIZES["tiny"], part))
+    network = NETWORKS[part](getattr(SIZES["tiny"], part))
     return {name: torch.randn_like(value) if value.is_floating_point() else value for name, value in network.state_dict().items()}
 
 
@@ -91,12 +91,22 @@ def test_a_text_config_survives_transformers_json(size):
     assert configs.from_config_json("text", json.dumps(configs.config_json("text", config)).encode(), "config.json") == config
 
 
+def test_the_published_image_towers_config_is_read_off_its_shapes_and_survives_transformers_json():
+    config = SIZES["full"].image
+    network = shapes.build("image", config)
+    assert sum(p.numel() for p in network.parameters()) == 303_966_208
+    assert shapes.infer("image", stored(dict(network.state_dict())), "file") == config
+    for config in (SIZES["full"].image, SIZES["tiny"].image):
+        text = json.dumps(configs.config_json("image", config)).encode()
+        assert configs.from_config_json("image", text, "config.json") == config
+
+
 def test_clips_legacy_end_of_text_id_means_the_last_token():
     text = json.dumps({**configs.config_json("text", SIZES["full"].text), "eos_token_id": 2}).encode()
     assert configs.from_config_json("text", text, "config.json") == SIZES["full"].text
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", NETWORKS)
 def test_values_survive_every_renaming_bit_by_bit(part):
     values = tiny(part)
     theirs = formats.to_diffusers(part, stored(values))
@@ -106,17 +116,19 @@ def test_values_survive_every_renaming_bit_by_bit(part):
 
 
 def test_a_comfyui_checkpoint_may_hold_a_transposed_projection_an_image_tower_and_a_logit_scale():
-    text, prior = tiny("text"), tiny("stage_c")
-    file = formats.to_comfyui({"text": stored(text), "stage_c": stored(prior)})
+    text, prior, image = tiny("text"), tiny("stage_c"), tiny("image")
+    file = formats.to_comfyui({"text": stored(text), "stage_c": stored(prior), "image": stored(image)})
     whole = file.pop("text_encoder.clip_g.transformer.text_projection.weight").load()
     file |= stored({
         "text_encoder.clip_g.text_projection": whole.T.contiguous(),
         "text_encoder.clip_g.logit_scale": torch.ones(()),
-        "clip_l_vision.vision_model.post_layernorm.weight": torch.ones(4),
+        "clip_l_vision.vision_model.embeddings.position_ids": torch.arange(17),
     })  # fmt: skip
     parts = formats.parts_in(file, "file")
     assert_same(parts["text"], text)
     assert_same(parts["stage_c"], prior)
+    assert_same(parts["image"], image)
+    assert "clip_l_vision.visual_projection.weight" in file
 
 
 def test_what_comfyuis_encoder_keeps_as_buffers_is_written_and_taken_off_again():
@@ -131,7 +143,7 @@ def test_a_file_of_another_model_is_refused_by_name():
         formats.parts_in(other, "sd15.safetensors")
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", NETWORKS)
 @pytest.mark.parametrize("fault", ["lacks", "unknown", "shape"])
 def test_a_tensor_missing_extra_or_bent_is_an_error_that_names_it(part, fault):
     values = stored(tiny(part))
@@ -247,7 +259,8 @@ def test_toml_of_a_config_reads_back_as_the_same_config():
 
     for size in SIZES.values():
         for part, kind in configs.CONFIGS.items():
-            config = getattr(size, part)
+            if (config := getattr(size, part)) is None:
+                continue
             table = tomllib.loads(to_toml({part: {"config": config}}))
             assert build(kind, table[part]["config"], "t") == config
 

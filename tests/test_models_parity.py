@@ -4,9 +4,11 @@ import pytest
 import torch
 import transformers
 from reference_pipelines import unet as reference
+from reference_pipelines import vision
 from tiny import fill
 
 from sotediffusion.models.cascade import SIZES
+from sotediffusion.models.image_encoder import ImageConfig, ImageEncoder
 from sotediffusion.models.stage_b import StageB
 from sotediffusion.models.stage_c import StageC
 from sotediffusion.models.text import TextConfig, TextTower
@@ -80,6 +82,27 @@ def test_text_tower_gives_the_reference_values(act: str) -> None:
             want = theirs(tokens, attention_mask=None if seen is None else seen.long(), output_hidden_states=True)
             close(hidden, want.hidden_states[-1])
             close(pooled, want.text_embeds)
+
+
+@pytest.mark.parametrize("act", ["gelu", "quick_gelu"])
+def test_image_tower_gives_the_reference_values(act: str) -> None:
+    ours = ImageEncoder(ImageConfig(width=32, layers=3, heads=4, hidden=48, projection=24, act=act, size=40, patch=8)).eval()
+    fill(ours)
+    theirs = vision(ours)
+    pixels = torch.randn(3, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        close(ours(pixels), theirs(pixels).image_embeds)
+
+
+def test_the_published_image_towers_tensors_are_those_of_transformers() -> None:
+    with torch.device("meta"):
+        ours = ImageEncoder(ImageConfig())
+        theirs = transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(
+            hidden_size=1024, intermediate_size=4096, projection_dim=768, num_hidden_layers=24, num_attention_heads=16,
+            patch_size=14,
+        ))  # fmt: skip
+    shapes = [{name: value.shape for name, value in one.state_dict().items()} for one in (ours, theirs)]
+    assert shapes[0] == shapes[1]
 
 
 def test_rows_of_other_text_lengths_in_one_batch_equal_themselves_alone() -> None:

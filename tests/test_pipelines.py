@@ -433,7 +433,7 @@ def test_parts_have_the_names_of_diffusers() -> None:
     pipe = of(StableCascadeCombinedPipeline, cascade)
     assert pipe.prior_prior is cascade.stage_c and pipe.decoder is cascade.stage_b and pipe.vqgan is cascade.stage_a
     assert pipe.text_encoder is pipe.prior_text_encoder is cascade.text and pipe.tokenizer is cascade.tokenizer
-    names = "prior_prior prior_text_encoder prior_tokenizer decoder vqgan text_encoder tokenizer"
+    names = "prior_prior prior_text_encoder prior_tokenizer prior_image_encoder decoder vqgan text_encoder tokenizer"
     assert set(pipe.components) == set(names.split())
     assert pipe.prior_pipe.prior is cascade.stage_c and pipe.decoder_pipe.vqgan is cascade.stage_a
     other = deepcopy(cascade.stage_a)

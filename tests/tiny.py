@@ -25,7 +25,7 @@ def fill(module: torch.nn.Module, seed: int = 0) -> None:
 @cache
 def tiny_cascade(dtype: torch.dtype = torch.float32) -> Cascade:
     """The same object at every call: do not change it."""
-    config = SIZES["tiny"]
+    config = replace(SIZES["tiny"], image=None)
     networks = {}
     for i, (name, kind) in enumerate(PARTS.items()):
         network = kind(getattr(config, name)).eval().requires_grad_(False)
@@ -44,4 +44,4 @@ def seeing_cascade(dtype: torch.dtype = torch.float32) -> Cascade:
     assert config is not None
     tower = ImageEncoder(config).eval().requires_grad_(False)
     fill(tower, 6)
-    return replace(tiny_cascade(dtype), image=tower.to(dtype))
+    return replace(tiny_cascade(dtype), image=tower.to(dtype), config=SIZES["tiny"])

@@ -11,7 +11,7 @@ from sotediffusion.cli.weights_lora import lora, merge
 FORMATS = (
     "folder", "diffusers", "diffusers-connected", "stability", "comfyui", "comfyui-split", "kohya", "onetrainer", "loose",
 )  # fmt: skip
-PARTS = ("stage_c", "stage_b", "stage_a", "text_encoder", "effnet", "previewer", "tokenizer")
+PARTS = ("stage_c", "stage_b", "stage_a", "text_encoder", "effnet", "previewer", "image_encoder", "tokenizer")
 
 
 @click.group("weights")

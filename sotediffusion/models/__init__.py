@@ -1,1 +1,1 @@
-"""The networks of the cascade, in plain torch: text tower, Stage C, Stage B, Stage A, EffNet, previewer."""
+"""The networks of the cascade, in plain torch: text tower, Stage C, Stage B, Stage A, EffNet, previewer, image tower."""

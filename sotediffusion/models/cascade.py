@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from .effnet import EffNetConfig, EffNetEncoder
+from .image_encoder import ImageConfig, ImageEncoder
 from .previewer import Previewer, PreviewerConfig
 from .stage_a import StageA, StageAConfig
 from .stage_b import StageB
@@ -20,7 +21,7 @@ from .unet import UNetConfig
 
 @dataclass(frozen=True)
 class CascadeConfig:
-    """The shapes of the six networks."""
+    """The shapes of the six networks, and of the image tower that a prior may bring along."""
 
     stage_a: StageAConfig
     stage_b: UNetConfig
@@ -28,6 +29,7 @@ class CascadeConfig:
     text: TextConfig
     effnet: EffNetConfig
     previewer: PreviewerConfig
+    image: ImageConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Cascade:
     conventions: Conventions = field(default_factory=Conventions)
     effnet: EffNetEncoder | None = None
     previewer: Previewer | None = None
+    image: ImageEncoder | None = None  # opened for prompts that are pictures
     name: str = ""
     license: str = ""
     hashes: dict[str, str] = field(default_factory=dict)
@@ -69,7 +72,7 @@ class Cascade:
 
     def parts(self) -> dict[str, nn.Module]:
         """The networks that are there, by name."""
-        networks = {name: getattr(self, name) for name in PARTS}
+        networks = {name: getattr(self, name) for name in NETWORKS}
         return {name: network for name, network in networks.items() if network is not None}
 
     def use(self, part: str, network: nn.Module | None = None) -> Any:
@@ -92,7 +95,8 @@ class Cascade:
 
 PARTS = {
     "text": TextTower, "stage_c": StageC, "stage_b": StageB, "stage_a": StageA, "effnet": EffNetEncoder, "previewer": Previewer,
-}
+}  # what drawing and training know
+NETWORKS = {**PARTS, "image": ImageEncoder}  # what weights may hold
 
 _STAGE_B = UNetConfig(
     c_latent=4, patch=2, c_cond=1280, widths=(320, 640, 1280, 1280), heads=(-1, -1, 20, 20), down=(2, 6, 28, 6), up=(6, 28, 6, 2),
@@ -107,6 +111,7 @@ _FULL = CascadeConfig(
     text=TextConfig(),
     effnet=EffNetConfig(),
     previewer=PreviewerConfig(),
+    image=ImageConfig(),
 )
 
 _LITE = replace(
@@ -137,6 +142,7 @@ _TINY = CascadeConfig(
     text=TextConfig(width=32, layers=2, heads=2, hidden=64, projection=32),
     effnet=EffNetConfig(stem=8, widths=(8, 8, 8, 16, 16, 16), layers=(1, 1, 1, 1, 1, 1), head=32),
     previewer=PreviewerConfig(width=32),
+    image=ImageConfig(width=32, layers=2, heads=2, hidden=64, projection=16, size=32, patch=8),
 )  # fmt: skip
 
 SIZES = {"tiny": _TINY, "miniature": _MINIATURE, "lite": _LITE, "full": _FULL}

@@ -13,7 +13,19 @@ from .attention import attend
 
 
 @dataclass(frozen=True)
-class TextConfig:
+class TowerConfig:
+    """The shape of a transformer of CLIP's, which reads texts or pictures."""
+
+    width: int
+    layers: int
+    heads: int
+    hidden: int
+    projection: int
+    act: str
+
+
+@dataclass(frozen=True)
+class TextConfig(TowerConfig):
     """The shape of a text tower; `eos` is the id that pooling looks for."""
 
     width: int = 1280
@@ -35,7 +47,7 @@ def quick_gelu(x: Tensor) -> Tensor:
 ACTIVATIONS = {"gelu": F.gelu, "quick_gelu": quick_gelu}
 
 
-class CausalAttention(nn.Module):
+class Attention(nn.Module):
     """Multi-head attention with separate projections, as the published keys have them."""
 
     def __init__(self, width: int, heads: int):
@@ -46,7 +58,7 @@ class CausalAttention(nn.Module):
         self.q_proj = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         q, k, v = (proj(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for proj in (self.q_proj, self.k_proj, self.v_proj))
         out = attend(q, k, v, mask)
         return self.out_proj(out.transpose(1, 2).flatten(2))
@@ -68,14 +80,14 @@ class Perceptron(nn.Module):
 class Layer(nn.Module):
     """A pre-norm transformer layer."""
 
-    def __init__(self, config: TextConfig):
+    def __init__(self, config: TowerConfig):
         super().__init__()
-        self.self_attn = CausalAttention(config.width, config.heads)
+        self.self_attn = Attention(config.width, config.heads)
         self.layer_norm1 = nn.LayerNorm(config.width)
         self.mlp = Perceptron(config.width, config.hidden, config.act)
         self.layer_norm2 = nn.LayerNorm(config.width)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         x = x + self.self_attn(self.layer_norm1(x), mask)
         return x + self.mlp(self.layer_norm2(x))
 
@@ -95,7 +107,7 @@ class Embeddings(nn.Module):
 class Encoder(nn.Module):
     """Holds `layers`, as the published keys do."""
 
-    def __init__(self, config: TextConfig):
+    def __init__(self, config: TowerConfig):
         super().__init__()
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
 

@@ -9,9 +9,10 @@ from ..models.cascade import Cascade
 from ..types import Request
 from .decoder import StableCascadeDecoderPipeline
 from .handle import Component, Pipeline
+from .image_prompt import followed
 from .noise import Generators
 from .outputs import PICTURES, ImagePipelineOutput, known_kind, pictures
-from .prior import StableCascadePriorPipeline, refuse_images
+from .prior import StableCascadePriorPipeline, image_rows
 from .walk import Callback
 from .wording import Wording, orders
 
@@ -19,7 +20,7 @@ from .wording import Wording, orders
 class StableCascadeCombinedPipeline(Pipeline):
     """Draws pictures from text; `prior_pipe` and `decoder_pipe` are its halves and share its networks."""
 
-    networks = ("text", "stage_c", "stage_b", "stage_a")
+    networks = ("text", "stage_c", "stage_b", "stage_a", "image")
     names = {
         "steps": "prior_num_inference_steps", "guidance": "prior_guidance_scale", "decoder_steps": "num_inference_steps",
         "decoder_guidance": "decoder_guidance_scale", "negative": "negative_prompt",
@@ -27,6 +28,7 @@ class StableCascadeCombinedPipeline(Pipeline):
     prior_prior = Component("stage_c")
     prior_text_encoder = Component("text")
     prior_tokenizer = Component("tokenizer")
+    prior_image_encoder = Component("image")
     decoder = Component("stage_b")
     vqgan = Component("stage_a")
     text_encoder = Component("text")
@@ -70,20 +72,21 @@ class StableCascadeCombinedPipeline(Pipeline):
         """Draws `num_images_per_prompt` pictures of every prompt, those of one prompt after each other.
 
         Arguments and defaults are diffusers'; height and width in px, any multiple of 8, None for the model's own.
-        `output_type` is pil, np, pt or latent. UserError: anything that cannot or must not be drawn.
+        `images` are prompts too, followed together by every picture (see `image_prompt.embed`). `output_type` is pil, np, pt or
+        latent. UserError: anything that cannot or must not be drawn.
         """
         kind = known_kind(output_type or "pil", PICTURES)
         ours = Callback(
             prior_callback_on_step_end, prior_callback_on_step_end_tensor_inputs, "prior_callback_on_step_end"
         ).of(self.prior_pipe)  # fmt: skip
         theirs = Callback(callback_on_step_end, callback_on_step_end_tensor_inputs).of(self.decoder_pipe)
-        refuse_images(images)
         wording = Wording(prompt, negative_prompt, prompt_embeds, prompt_embeds_pooled,
                           negative_prompt_embeds, negative_prompt_embeds_pooled)  # fmt: skip
         order = Request("", width=width, height=height, steps=prior_num_inference_steps, guidance=prior_guidance_scale,
                         decoder_steps=num_inference_steps, decoder_guidance=decoder_guidance_scale)  # fmt: skip
         requests = orders(self.cascade, wording, order, self.names)
+        shown = followed(self.cascade, images, None)
         source, runs = self.prior_pipe.begin(wording, requests, num_images_per_prompt, generator, latents)
-        self.prior_pipe.draw(source, runs, ours)
+        self.prior_pipe.draw(source, runs, ours, image_rows(shown, len(runs), self.cascade.stage_c.config.c_image))
         self.decoder_pipe.draw(source, runs, theirs)
         return pictures(self, source, runs, kind, return_dict)

@@ -14,6 +14,7 @@ from ..names import unknown
 from ..offload import offload_blocks, return_blocks
 from ..types import Request, UserError
 from ..weights import store
+from ..weights.bundle import WHOLE
 from ..weights.store import present
 from .wording import Wording, encode, handed_out, orders
 
@@ -67,7 +68,7 @@ class Pipeline:
             raise UserError(name, f"is not taken here; {advice}")
         cache = None if cache_dir is None else Path(cache_dir)
         where = _located(str(pretrained_model_name_or_path), revision, cache)
-        cascade = store.open_cascade(where, _floating(torch_dtype) or torch.float32)
+        cascade = store.open_cascade(where, _floating(torch_dtype) or torch.float32, choice=WHOLE)
         for note in cascade.notes:
             warnings.warn(note, stacklevel=2)
         return cls(cascade)
@@ -96,7 +97,7 @@ class Pipeline:
         device, dtype = _asked(arguments, named)
         if device is not None:
             self._end_offloading()
-        for name in self.networks:
+        for name in self._there():
             network = getattr(self.cascade, name)
             if device is not None:
                 network.to(device)
@@ -154,7 +155,10 @@ class Pipeline:
         return tqdm(total=total, **self._bar)
 
     def _networks(self) -> list[nn.Module]:
-        return [getattr(self.cascade, name) for name in self.networks]
+        return [getattr(self.cascade, name) for name in self._there()]
+
+    def _there(self) -> list[str]:
+        return [name for name in self.networks if getattr(self.cascade, name) is not None]
 
     def _end_offloading(self) -> None:
         if self.cascade.offload_to is not None:

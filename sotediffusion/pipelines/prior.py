@@ -11,6 +11,7 @@ from ..diffusion.schedule import Grid, log_snr
 from ..generate import STAGE_C, Run, prior_cells, settle, start_prior
 from ..types import Request, UserError
 from .handle import Component, Pipeline
+from .image_prompt import followed
 from .noise import Generators, Source
 from .outputs import TENSORS, StableCascadePriorPipelineOutput, known_kind, prior_output
 from .walk import Callback, begin, walk
@@ -20,11 +21,12 @@ from .wording import Wording, encode, orders
 class StableCascadePriorPipeline(Pipeline):
     """Draws Stage C latents, the image embeddings that a decoder pipeline takes."""
 
-    networks = ("text", "stage_c")
+    networks = ("text", "stage_c", "image")
     names = {"steps": "num_inference_steps", "guidance": "guidance_scale", "negative": "negative_prompt"}
     prior = Component("stage_c")
     text_encoder = Component("text")
     tokenizer = Component("tokenizer")
+    image_encoder = Component("image")
     _callback_tensor_inputs = ("latents", "text_encoder_hidden_states", "negative_prompt_embeds")
     guidance_scale = 0.0  # of the last call, for callbacks
     num_timesteps = 0
@@ -60,18 +62,18 @@ class StableCascadePriorPipeline(Pipeline):
         """Draws `num_images_per_prompt` latents of every prompt, those of one prompt after each other.
 
         Arguments and defaults are diffusers'; height and width in px, None for the model's own; `timesteps` fall from at most 1
-        to 0 and replace the even ones. `output_type` is pt or np. UserError: anything that cannot or must not be drawn.
+        to 0 and replace the even ones; `images` (see `image_prompt.embed`) are prompts too, followed together by every latent.
+        `output_type` is pt or np. UserError: anything that cannot or must not be drawn.
         """
         kind = known_kind(output_type or "pt", TENSORS)
         callback = Callback(callback_on_step_end, callback_on_step_end_tensor_inputs).of(self)
-        refuse_images(images)
         wording = Wording(prompt, negative_prompt, prompt_embeds, prompt_embeds_pooled,
                           negative_prompt_embeds, negative_prompt_embeds_pooled)  # fmt: skip
         order = Request("", width=width, height=height, steps=num_inference_steps, guidance=guidance_scale)
         requests = orders(self.cascade, wording, order, self.names)
+        image_embeds = followed(self.cascade, images, image_embeds)
         source, runs = self.begin(wording, requests, num_images_per_prompt, generator, latents)
-        followed = _image_rows(image_embeds, len(runs), self.cascade.stage_c.config.c_image)
-        self.draw(source, runs, callback, followed, timesteps)
+        self.draw(source, runs, callback, image_rows(image_embeds, len(runs), self.cascade.stage_c.config.c_image), timesteps)
         return prior_output(runs, kind, return_dict)
 
     def begin(
@@ -114,13 +116,6 @@ def repeats_of(count: int | None) -> int:
     return count
 
 
-def refuse_images(images: Any) -> None:
-    """UserError for pictures given as a prompt."""
-    if images is not None:
-        raise UserError("images", "these weights carry no CLIP image encoder; give its embeddings as image_embeds to "
-                                  "StableCascadePriorPipeline")  # fmt: skip
-
-
 def _grid(timesteps: Sequence[float]) -> Grid:
     t = torch.as_tensor(timesteps, dtype=torch.float64).flatten()
     if len(t) < 2 or not bool(((t >= 0) & (t <= 1)).all()) or not bool((t.diff() < 0).all()) or t[-1] != 0:
@@ -128,7 +123,7 @@ def _grid(timesteps: Sequence[float]) -> Grid:
     return Grid(log_snr(t), t[:-1])
 
 
-def _image_rows(image_embeds: Any, rows: int, width: int) -> list[Tensor] | None:
+def image_rows(image_embeds: Any, rows: int, width: int) -> list[Tensor] | None:
     """CLIP image embeddings (1 or B, I, c_image) as one (1, I, c_image) per row."""
     if image_embeds is None:
         return None

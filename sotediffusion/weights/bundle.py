@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.cascade import PARTS, SIZES, Conventions
+from ..models.cascade import NETWORKS, PARTS, SIZES, Conventions
 from ..types import UserError
 from . import shapes
 from .tensors import Stored, buffer, converted
@@ -24,7 +24,10 @@ WHERE = {  # where a missing part comes from: (flag, published place)
     "text": ("--text-encoder", "text_encoder/ of the prior's repository, or of stabilityai/stable-cascade"),
     "effnet": ("--effnet", "effnet_encoder.safetensors of stabilityai/stable-cascade"),
     "previewer": ("--previewer", "previewer.safetensors of stabilityai/stable-cascade"),
+    "image": ("--image-encoder", "image_encoder/ of stabilityai/stable-cascade-prior"),
 }
+
+LONG_NAMES = {"text_encoder": "text", "image_encoder": "image"}  # what commands and TOML call them
 
 TOKENIZER_FILES = (
     "tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -42,13 +45,14 @@ class Parts:
     text: str | Path | None = None
     effnet: str | Path | None = None
     previewer: str | Path | None = None
+    image: str | Path | None = None
     tokenizer: str | Path | None = None
 
     @staticmethod
     def from_table(table: Mapping[str, Any], folder: Path, source: str) -> "Parts":
-        """Parts from a table of paths, relative to `folder`; `text_encoder` may stand for `text`. UserError: an unknown name."""
+        """Parts from a table of paths, relative to `folder`; a tower may have its long name. UserError: an unknown name."""
         known = [f.name for f in fields(Parts)]
-        paths = {"text" if name == "text_encoder" else name: value for name, value in table.items()}
+        paths = {LONG_NAMES.get(name, name): value for name, value in table.items()}
         for name, value in paths.items():
             if name not in known or not isinstance(value, (str, Path)):
                 raise UserError(source, f"{name} is not a path of a part; known are {', '.join(known)}")
@@ -56,6 +60,16 @@ class Parts:
         if "base" in paths and not found["base"].exists():
             found["base"] = Path(paths["base"])  # a hub id
         return Parts(**found)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which of what lies there is meant: the parts to read, those that drawing knows where nothing is said."""
+
+    parts: tuple[str, ...] = tuple(PARTS)
+
+
+WHOLE = Choice(tuple(NETWORKS))
 
 
 @dataclass
@@ -179,4 +193,4 @@ def licence_files_in(folder: Path) -> list[Path]:
 
 def in_order(names: Mapping[str, Any]) -> list[str]:
     """Names of parts in the order of the cascade."""
-    return [name for name in PARTS if name in names]
+    return [name for name in NETWORKS if name in names]

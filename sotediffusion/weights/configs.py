@@ -4,8 +4,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ..models.cascade import PARTS
+from ..models.cascade import NETWORKS
 from ..models.effnet import EffNetConfig
+from ..models.image_encoder import ImageConfig
 from ..models.previewer import PreviewerConfig
 from ..models.stage_a import StageAConfig
 from ..models.text import TextConfig
@@ -14,9 +15,9 @@ from ..types import UserError
 
 CONFIGS = {
     "stage_c": UNetConfig, "stage_b": UNetConfig, "stage_a": StageAConfig,
-    "text": TextConfig, "effnet": EffNetConfig, "previewer": PreviewerConfig,
+    "text": TextConfig, "effnet": EffNetConfig, "previewer": PreviewerConfig, "image": ImageConfig,
 }  # fmt: skip
-assert set(CONFIGS) == set(PARTS)
+assert set(CONFIGS) == set(NETWORKS)
 
 BLOCKS = {"C": "SDCascadeResBlock", "T": "SDCascadeTimestepBlock", "A": "SDCascadeAttnBlock"}
 
@@ -34,10 +35,12 @@ STAGE_A_KEYS = {
     "scale": "scale_factor",
 }  # fmt: skip
 
-TEXT_KEYS = {
+TOWER_KEYS = {
     "width": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads", "hidden": "intermediate_size",
-    "projection": "projection_dim", "vocabulary": "vocab_size", "positions": "max_position_embeddings", "act": "hidden_act",
+    "projection": "projection_dim", "act": "hidden_act",
 }  # fmt: skip
+TEXT_KEYS = {**TOWER_KEYS, "vocabulary": "vocab_size", "positions": "max_position_embeddings"}
+IMAGE_KEYS = {**TOWER_KEYS, "size": "image_size", "patch": "patch_size"}
 
 OTHER_PROGRAMS_VERSION = "0.37.1"  # the last diffusers that loads what it saves of this family
 LEGACY_EOS = 2  # what CLIP's published configs say while the tokenizer's end of text is the last id
@@ -51,7 +54,7 @@ def from_config_json(part: str, text: bytes, source: str) -> Any:
     """Our config from the `config.json` beside a part's weights. UserError: unreadable, or another kind of network."""
     try:
         table = json.loads(text)
-        return {"stage_c": _unet, "stage_b": _unet, "stage_a": _stage_a, "text": _text}[part](table)
+        return {"stage_c": _unet, "stage_b": _unet, "stage_a": _stage_a, "text": _text, "image": _image}[part](table)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(source, f"is not the config of {part} ({error}); download it again") from None
 
@@ -103,10 +106,21 @@ _TEXT_DEFAULTS = {  # transformers leaves out what equals its own defaults in so
 }  # fmt: skip
 
 
+def _image(table: dict[str, Any]) -> ImageConfig:
+    table = {**_IMAGE_DEFAULTS, **table}
+    return ImageConfig(**{ours: table[theirs] for ours, theirs in IMAGE_KEYS.items()})
+
+
+_IMAGE_DEFAULTS = {
+    "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072, "projection_dim": 512,
+    "image_size": 224, "patch_size": 32, "hidden_act": "quick_gelu",
+}  # fmt: skip
+
+
 def config_json(part: str, config: Any) -> dict[str, Any]:
-    """The `config.json` that diffusers (stages) or transformers (text) expects beside a part's weights."""
-    if part == "text":
-        return _text_json(config)
+    """The `config.json` that diffusers (stages) or transformers (towers) expects beside a part's weights."""
+    if part in ("text", "image"):
+        return _text_json(config) if part == "text" else _image_json(config)
     if part == "stage_a":
         table = {theirs: getattr(config, ours) for ours, theirs in STAGE_A_KEYS.items()}
         shape = {"in_channels": 3, "out_channels": 3, "up_down_scale_factor": 2, "levels": 2}
@@ -128,6 +142,22 @@ def _text_json(config: TextConfig) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _image_json(config: ImageConfig) -> dict[str, Any]:
+    table = {theirs: getattr(config, ours) for ours, theirs in IMAGE_KEYS.items()}
+    kind = {"architectures": ["CLIPVisionModelWithProjection"], "model_type": "clip_vision_model"}
+    return {**kind, **table, "num_channels": 3, "layer_norm_eps": 1e-5, "attention_dropout": 0.0}
+
+
+def extractor_json(config: ImageConfig) -> dict[str, Any]:
+    """A `preprocessor_config.json` by which transformers prepares pictures as `pipelines.image_prompt` does."""
+    side = {"height": config.size, "width": config.size}
+    return {
+        "image_processor_type": "CLIPImageProcessor", "do_resize": True, "size": {"shortest_edge": config.size}, "resample": 3,
+        "do_center_crop": True, "crop_size": side, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
+        "image_mean": IMAGE_MEAN, "image_std": IMAGE_STD, "do_convert_rgb": True,
+    }  # fmt: skip
+
+
 def tokenizer_json(config: TextConfig) -> dict[str, Any]:
     """A `tokenizer_config.json` for a CLIP-like tokenizer that pads with its end of text."""
     return {
@@ -135,6 +165,9 @@ def tokenizer_json(config: TextConfig) -> dict[str, Any]:
         "bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "unk_token": "<|endoftext|>",
     }  # fmt: skip
 
+
+IMAGE_MEAN = [0.48145466, 0.4578275, 0.40821073]  # CLIP's, of red, green and blue
+IMAGE_STD = [0.26862954, 0.26130258, 0.27577711]
 
 SCHEDULER_JSON = {
     "_class_name": "DDPMWuerstchenScheduler", "_diffusers_version": OTHER_PROGRAMS_VERSION, "s": 0.008, "scaler": 1.0,

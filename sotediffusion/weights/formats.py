@@ -22,6 +22,7 @@ SIGNATURES = {  # a tensor that only one part has, by part
     "text_model.embeddings.token_embedding.weight": "text",
     "backbone.0.0.weight": "effnet",
     "blocks.2.running_mean": "previewer",
+    "vision_model.embeddings.patch_embedding.weight": "image",
 }
 
 PREFIXES = {  # ComfyUI's, longest first; what follows is named as in `SIGNATURES`
@@ -37,16 +38,17 @@ PREFIXES = {  # ComfyUI's, longest first; what follows is named as in `SIGNATURE
     "clip_g.": "text",
     "vae.": "vae",
 }
-IMAGE_ENCODER = "image"  # CLIP's image tower: optional there, not used here
 
 HARMLESS = {  # tensors that some writers add and no network needs
     "text": ("logit_scale", "text_model.embeddings.position_ids"),
     "effnet": ("mean", "std"),
+    "image": ("logit_scale", "vision_model.embeddings.position_ids"),
 }
 
 COMFYUI_PREFIX = {
     "stage_c": "model.diffusion_model.", "stage_b": "model.diffusion_model.", "stage_a": "vae.",
     "text": "text_encoder.clip_g.transformer.", "effnet": "vae.encoder.", "previewer": "vae.previewer.",
+    "image": "clip_l_vision.",
 }  # fmt: skip
 
 _FUSED = re.compile(r"(.*\.attention\.)attn\.in_proj_(weight|bias)")
@@ -81,7 +83,6 @@ def _groups(tensors: Mapping[str, Stored]) -> dict[str, Tensors]:
     for name, tensor in tensors.items():
         prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), "")
         groups.setdefault(PREFIXES.get(prefix, ""), {})[name[len(prefix) :]] = tensor
-    groups.pop(IMAGE_ENCODER, None)
     return groups
 
 
@@ -107,7 +108,7 @@ def _renamed(part: str, name: str) -> str:
 
 
 def to_diffusers(part: str, tensors: Mapping[str, Stored]) -> Tensors:
-    """Tensors of one part under diffusers' names (transformers' for the text tower, which are the original ones)."""
+    """Tensors of one part under diffusers' names (transformers' for the towers, which are the original ones)."""
     out: Tensors = {}
     for name, tensor in tensors.items():
         if part == "stage_b":

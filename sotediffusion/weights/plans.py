@@ -20,6 +20,7 @@ SUFFIX = {torch.bfloat16: "_bf16", torch.float16: "_fp16"}  # in Stability's fil
 UNET, VQGAN = ("diffusers", "StableCascadeUNet"), ("wuerstchen", "PaellaVQModel")
 SCHEDULER = ("diffusers", "DDPMWuerstchenScheduler")
 TEXT, TOKENIZER = ("transformers", "CLIPTextModelWithProjection"), ("transformers", "CLIPTokenizerFast")
+IMAGE, EXTRACTOR = ("transformers", "CLIPVisionModelWithProjection"), ("transformers", "CLIPImageProcessor")
 NONE = (None, None)
 
 
@@ -84,7 +85,7 @@ def _transformers_tokenizer(bundle: Bundle, folder: str) -> Plan:
 def _component(bundle: Bundle, name: str, folder: str) -> Plan:
     """A component's folder in diffusers' way; large ones in shards with an index."""
     part = bundle.parts[name]
-    stem = "model" if name == "text" else "diffusion_pytorch_model"
+    stem = "model" if name in ("text", "image") else "diffusion_pytorch_model"
     tensors = formats.to_diffusers(name, part.tensors)
     shards = _shards(tensors)
     config = json.dumps(configs.config_json(name, part.config), indent=2).encode()
@@ -122,6 +123,13 @@ def _extras(bundle: Bundle, folder: str) -> Plan:
     return {f"{folder}/{file}": Weights(bundle.parts[name].tensors, (name,)) for name, file in there.items()}
 
 
+def _extractor(bundle: Bundle, folder: str) -> Plan:
+    """How pictures are prepared for the image tower."""
+    if "image" not in bundle.parts:
+        return {}
+    return {f"{folder}/preprocessor_config.json": _json(configs.extractor_json(bundle.parts["image"].config))}
+
+
 def _json(table: Mapping[str, Any]) -> bytes:
     return json.dumps(table, indent=2).encode()
 
@@ -132,7 +140,8 @@ def _diffusers(bundle: Bundle, path: Path) -> Plan:
     index = {
         "decoder": UNET, "scheduler": SCHEDULER, "text_encoder": TEXT, "tokenizer": TOKENIZER, "vqgan": VQGAN,
         "prior_prior": UNET, "prior_scheduler": SCHEDULER, "prior_text_encoder": TEXT, "prior_tokenizer": TOKENIZER,
-        "prior_feature_extractor": NONE, "prior_image_encoder": NONE,
+        "prior_feature_extractor": EXTRACTOR if "image" in bundle.parts else NONE,
+        "prior_image_encoder": IMAGE if "image" in bundle.parts else NONE,
     }  # fmt: skip
     return {
         f"{folder}/{INDEX_FILE}": _json(configs.model_index(index, "StableCascadeCombinedPipeline")),
@@ -141,6 +150,7 @@ def _diffusers(bundle: Bundle, path: Path) -> Plan:
         **_components(bundle, COMBINED, folder), **_components(bundle, {"text": "text_encoder"}, folder),
         **_transformers_tokenizer(bundle, f"{folder}/tokenizer"),
         **_transformers_tokenizer(bundle, f"{folder}/prior_tokenizer"), **_extras(bundle, folder), **_terms(bundle, folder),
+        **_extractor(bundle, f"{folder}/prior_feature_extractor"),
     }  # fmt: skip
 
 
@@ -148,14 +158,16 @@ def _connected(bundle: Bundle, path: Path) -> Plan:
     """Two repositories side by side, the decoder's under the given name; each README names the other."""
     decoder, prior = path.name, f"{path.name}-prior"
     both = {"scheduler": SCHEDULER, "text_encoder": TEXT, "tokenizer": TOKENIZER}
-    prior_index = {"prior": UNET, **both, "image_encoder": NONE, "feature_extractor": NONE}
+    seen = (IMAGE, EXTRACTOR) if "image" in bundle.parts else (NONE, NONE)
+    prior_index = {"prior": UNET, **both, "image_encoder": seen[0], "feature_extractor": seen[1]}
     decoder_index = {"decoder": UNET, "vqgan": VQGAN, **both}
     plan: Plan = {
         f"{decoder}/{INDEX_FILE}": _json(configs.model_index(decoder_index, "StableCascadeDecoderPipeline")),
         f"{prior}/{INDEX_FILE}": _json(configs.model_index(prior_index, "StableCascadePriorPipeline")),
         f"{decoder}/README.md": _readme(bundle, f"prior:\n- {prior}\n"),
         f"{prior}/README.md": _readme(bundle, f"decoder:\n- {decoder}\n"),
-        **_components(bundle, PRIOR, prior), **_components(bundle, DECODER | {"text": "text_encoder"}, decoder),
+        **_components(bundle, PRIOR, prior), **_extractor(bundle, f"{prior}/feature_extractor"),
+        **_components(bundle, DECODER | {"text": "text_encoder"}, decoder),
     }  # fmt: skip
     for folder in (decoder, prior):
         plan[f"{folder}/scheduler/scheduler_config.json"] = _json(configs.SCHEDULER_JSON)
@@ -170,12 +182,13 @@ def _readme(bundle: Bundle, connection: str) -> bytes:
 
 
 def _stability(bundle: Bundle, path: Path) -> Plan:
-    """Stability's original files, the text encoder as a folder."""
+    """Stability's original files, the towers as folders."""
     plan: Plan = {}
+    towers = {"text": "text_encoder", "image": "image_encoder"}
     for name in in_order(bundle.parts):
-        if name != "text":
+        if name not in towers:
             plan[f"{path.name}/{_stability_name(bundle, name)}.safetensors"] = Weights(bundle.parts[name].tensors, (name,))
-    return plan | _components(bundle, {"text": "text_encoder"}, path.name) | _beside(bundle, path.name)
+    return plan | _components(bundle, towers, path.name) | _beside(bundle, path.name)
 
 
 def _stability_name(bundle: Bundle, name: str) -> str:
@@ -187,8 +200,8 @@ def _stability_name(bundle: Bundle, name: str) -> str:
 
 
 def _comfyui(bundle: Bundle, path: Path) -> Plan:
-    """ComfyUI's two checkpoints: Stage C with text encoder, EffNet and previewer; Stage B with Stage A."""
-    files = {"stage_c": ("stage_c", "text", "effnet", "previewer"), "stage_b": ("stage_b", "stage_a")}
+    """ComfyUI's two checkpoints: Stage C with its towers, EffNet and previewer; Stage B with Stage A."""
+    files = {"stage_c": ("stage_c", "text", "effnet", "previewer", "image"), "stage_b": ("stage_b", "stage_a")}
     plan: Plan = {}
     for file, names in files.items():
         there = tuple(name for name in names if name in bundle.parts)
@@ -203,6 +216,7 @@ def _comfyui_split(bundle: Bundle, path: Path) -> Plan:
     files = {
         "diffusion_models/stage_c": ("stage_c",), "diffusion_models/stage_b": ("stage_b",),
         "text_encoders/text_encoder": ("text",), "vae/stage_a": ("stage_a",), "vae/stage_c_coder": ("effnet", "previewer"),
+        "clip_vision/image_encoder": ("image",),
     }  # fmt: skip
     return _bare(bundle, path, files)
 

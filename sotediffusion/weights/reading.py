@@ -14,14 +14,17 @@ from ..models.stage_b import LAYOUTS
 from ..names import unknown
 from ..types import UserError
 from . import configs, formats, licences
-from .bundle import WHERE, Bundle, Part, Parts, known_of, licence_files_in, tokenizer_in
+from .bundle import WHERE, Bundle, Choice, Part, Parts, known_of, licence_files_in, tokenizer_in
 from .cache import locate
 from .tensors import TensorFile, open_file, open_index, open_pickle
 
 MODEL_FILE, INDEX_FILE = "model.toml", "model_index.json"
 TEXT_SIBLINGS = {"kohya": "_text_model", "onetrainer": "_text_encoder"}  # beside <name>.safetensors
-COMBINED = {"stage_c": "prior_prior", "text": "prior_text_encoder", "stage_b": "decoder", "stage_a": "vqgan"}
-PRIOR = {"stage_c": "prior", "text": "text_encoder"}
+COMBINED = {
+    "stage_c": "prior_prior", "text": "prior_text_encoder", "image": "prior_image_encoder", "stage_b": "decoder",
+    "stage_a": "vqgan",
+}  # fmt: skip
+PRIOR = {"stage_c": "prior", "text": "text_encoder", "image": "image_encoder"}
 DECODER = {"stage_b": "decoder", "stage_a": "vqgan"}
 EXTRAS = {"effnet": "effnet_encoder.safetensors", "previewer": "previewer.safetensors"}  # beside diffusers' folders
 WEIGHT_STEMS = ("diffusion_pytorch_model", "model")
@@ -35,13 +38,15 @@ Where = str | Path | Parts | Mapping[str, str | Path]
 RAW_TIME = ("diffusers", "diffusers-connected", "onetrainer")  # programs that hand the network t itself
 
 
-def read(where: Where, unsafe_pickle: bool = False) -> Bundle:
-    """Opens whatever is there, without loading a tensor. UserError: nothing there, or nothing of ours."""
+def read(where: Where, unsafe_pickle: bool = False, choice: Choice = Choice()) -> Bundle:
+    """Opens what is chosen of whatever is there, without loading a tensor. UserError: nothing there, or nothing of ours."""
     if isinstance(where, Mapping):
         where = Parts.from_table(where, Path(), "parts")
-    if isinstance(where, Parts):
-        return _named_parts(where)
-    path = locate(where)
+    bundle = _named_parts(where) if isinstance(where, Parts) else _at(locate(where), unsafe_pickle)
+    return replace(bundle, parts={name: part for name, part in bundle.parts.items() if name in choice.parts})
+
+
+def _at(path: Path, unsafe_pickle: bool = False) -> Bundle:
     if unsafe_pickle and path.suffix in PICKLES and path.is_file():
         return _from_files([open_pickle(path)], "pickle", path.stem, None)
     if path.is_file():
@@ -229,7 +234,7 @@ def _usual_conventions(layout: str, name: str) -> Conventions:
 
 def _named_parts(paths: Parts) -> Bundle:
     """What is named, then what the named files bring along (a text encoder, say), then the base's."""
-    base = read(paths.base) if paths.base is not None else Bundle("parts", {})
+    base = _at(locate(paths.base)) if paths.base is not None else Bundle("parts", {})
     named = {name: _source(Path(path), name) for name in WHERE if (path := getattr(paths, name)) is not None}
     if not named and not base.parts:
         raise UserError("model", f"no part is named; name them with {', '.join(flag for flag, _ in WHERE.values())}")

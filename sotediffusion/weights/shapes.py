@@ -1,5 +1,6 @@
 """What the tensors themselves say about a network: its config from shapes, and whether they are exactly its tensors."""
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -7,11 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..models.cascade import PARTS, SIZES
+from ..models.cascade import NETWORKS, SIZES
 from ..models.effnet import EffNetConfig
+from ..models.image_encoder import ImageConfig
 from ..models.previewer import PreviewerConfig
 from ..models.stage_a import StageAConfig
-from ..models.text import TextConfig
+from ..models.text import TextConfig, TowerConfig
 from ..models.unet import UNetConfig
 from ..types import UserError
 from .tensors import Stored
@@ -26,7 +28,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 def build(part: str, config: Any) -> nn.Module:
     """The network of a part without memory for its weights."""
     with torch.device("meta"):
-        return PARTS[part](config).eval()
+        return NETWORKS[part](config).eval()
 
 
 def check(part: str, tensors: Mapping[str, Stored], config: Any, source: str) -> None:
@@ -54,7 +56,7 @@ def check(part: str, tensors: Mapping[str, Stored], config: Any, source: str) ->
 
 def _attention(config: Any) -> list[tuple[int, int]]:
     """Width and heads wherever a network attends."""
-    if isinstance(config, TextConfig):
+    if isinstance(config, TowerConfig):
         return [(config.width, config.heads)]
     if isinstance(config, UNetConfig):
         levels = zip(config.widths, config.heads, config.levels, strict=False)
@@ -82,8 +84,7 @@ def infer(part: str, tensors: Mapping[str, Stored], source: str) -> Any:
 
 
 def _known_size(part: str, shapes: Shapes, trouble: str) -> Any:
-    for size in SIZES.values():
-        config = getattr(size, part)
+    for config in (getattr(size, part) for size in SIZES.values() if getattr(size, part) is not None):
         if shapes == {name: tuple(tensor.shape) for name, tensor in build(part, config).state_dict().items()}:
             return config
     raise UserError(part, f"{trouble}; put its config.json beside the file or give a model folder")
@@ -172,6 +173,16 @@ def _text(shapes: Shapes) -> TextConfig:
     )  # fmt: skip
 
 
+def _image(shapes: Shapes) -> ImageConfig:
+    width, _, patch, _ = shapes["vision_model.embeddings.patch_embedding.weight"]
+    places, _ = shapes["vision_model.embeddings.position_embedding.weight"]
+    return ImageConfig(
+        width=width, layers=len(_numbers(shapes, r"vision_model\.encoder\.layers\.(\d+)\.")), heads=_heads(width),
+        hidden=shapes["vision_model.encoder.layers.0.mlp.fc1.weight"][0], projection=shapes["visual_projection.weight"][0],
+        size=math.isqrt(places - 1) * patch, patch=patch,
+    )  # fmt: skip
+
+
 def _effnet(shapes: Shapes) -> EffNetConfig:
     stages = range(1, max(_numbers(shapes, r"backbone\.(\d+)\.")))
     first = {i: shapes[f"backbone.{i}.0.block.0.0.weight"] for i in stages}
@@ -192,4 +203,5 @@ def _previewer(shapes: Shapes) -> PreviewerConfig:
 
 _READERS: dict[str, Callable[[Shapes], Any]] = {
     "stage_c": _unet, "stage_b": _unet, "stage_a": _stage_a, "text": _text, "effnet": _effnet, "previewer": _previewer,
+    "image": _image,
 }  # fmt: skip

@@ -14,7 +14,7 @@ from ..names import unknown
 from ..text.tokenizer import ClipTokenizer, FolderTokenizer
 from ..types import UserError
 from . import lora_merge, shapes
-from .bundle import Bundle, Part, Parts, in_order
+from .bundle import WHOLE, Bundle, Choice, Part, Parts, in_order
 from .lora import read as read_lora
 from .reading import Where, read
 from .tensors import in_memory
@@ -23,19 +23,23 @@ from .writing import FORMATS, write
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CLIP_VOCABULARY = 49408
 
-__all__ = ["DTYPES", "FORMATS", "Inspection", "Parts", "convert", "inspect", "merge", "open_cascade", "present", "save_cascade"]
+__all__ = [
+    "DTYPES", "FORMATS", "Choice", "Inspection", "Parts", "convert", "inspect", "merge", "open_cascade", "present",
+    "save_cascade",
+]  # fmt: skip
 
 
-def open_cascade(where: Where, dtype: torch.dtype | str | None = None, device: torch.device | str = "cpu") -> Cascade:
+def open_cascade(where: Where, dtype: torch.dtype | str | None = None, device: torch.device | str = "cpu",
+                 choice: Choice = Choice()) -> Cascade:  # fmt: skip
     """Opens a whole cascade from any layout, ready to draw.
 
-    `where`: a file, a folder, a TOML of parts, or parts by name. `dtype` is what it computes in; None keeps every part as
-    stored. float16 is not for Stage C, which overflows in it and gets bfloat16, or float32 where the device has none; `notes`
-    of the result says so.
+    `where`: a file, a folder, a TOML of parts, or parts by name. `choice`: what of it. `dtype` is what it computes in; None keeps
+    every part as stored. float16 is not for Stage C, which overflows in it and gets bfloat16, or float32 where the device has
+    none; `notes` of the result says so.
     Memory: no more than the weights and one tensor. UserError: anything missing, broken, unknown or not fitting.
     """
     kind, device = dtype_named(dtype), present(device)
-    bundle = read(where)
+    bundle = read(where, choice=choice)
     bundle.require()
     bundle.settle()
     tokenizer = _tokenizer(bundle)
@@ -79,9 +83,9 @@ def _load(part: Part, dtype: torch.dtype | None, device: torch.device) -> nn.Mod
 
 
 def _config(bundle: Bundle) -> CascadeConfig:
-    """The configs of the parts; of one that is not here, the full size's."""
+    """The configs of the parts; of one that is not here, the full size's, but for an image tower: it need not be anywhere."""
     there = {name: part.config for name, part in bundle.parts.items()}
-    return replace(SIZES["full"], **there)
+    return replace(SIZES["full"], **{"image": None, **there})
 
 
 def _kinds(bundle: Bundle, dtype: torch.dtype | None, device: torch.device) -> tuple[dict[str, torch.dtype | None], list[str]]:
@@ -138,7 +142,7 @@ def convert(source: Where, target: str | Path, format: str, dtype: torch.dtype |
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
-    bundle = read(source, unsafe_pickle)
+    bundle = read(source, unsafe_pickle, WHOLE)
     bundle.settle()
     return _write(bundle, Path(target), format, dtype_named(dtype))
 
@@ -160,7 +164,7 @@ def merge(source: Where, target: str | Path, loras: Sequence[tuple[str, float]],
 
     Sums are made in float32 and rounded once. UserError: as in `convert`; a file that is no LoRA, or does not fit.
     """
-    bundle, kind = read(source), dtype_named(dtype)
+    bundle, kind = read(source, choice=WHOLE), dtype_named(dtype)
     bundle.settle()
     if kind is not None:
         bundle.parts = {part: one.cast(torch.float32) for part, one in bundle.parts.items()}
@@ -210,7 +214,7 @@ class Inspection:
 
 def inspect(where: Where) -> Inspection:
     """Says what is at a path, checked and hashed tensor by tensor. UserError as `open_cascade`, but parts may be missing."""
-    bundle = read(where)
+    bundle = read(where, choice=WHOLE)
     bundle.settle()
     parts = [_report(bundle.parts[name]) for name in in_order(bundle.parts)]
     path = str(where) if isinstance(where, (str, Path)) else "parts named one by one"
