@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from job_places import place, quick, server  # noqa: F401  fixtures
 
+from sotediffusion.serve.storage.allowances import Allowance
 from sotediffusion.serve.storage.database import Database
 from sotediffusion.serve.storage.keys import KeyStore
 from sotediffusion.serve.storage.vault import shared_secret
@@ -118,3 +119,20 @@ def test_keys_go_into_the_database_of_a_server_with_the_same_settings(tmp_path):
 def test_an_unknown_scope_lists_the_known_ones(tmp_path):
     refused = sote("add", "ann", "--scope", "admn", "--data", str(tmp_path))
     assert refused.returncode == 2 and "admin" in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_bounds_of_a_key_are_given_listed_and_changed_from_the_command_line(tmp_path):
+    here = ("--data", str(tmp_path))
+    bounded = sote("add", "ann", "--waiting", "3", "--bytes", "1.5G", "--keep-days", "0.5", *here).stdout
+    id = bounded.partition(":")[0]
+    keys = KeyStore(Database(tmp_path / "jobs.sqlite"))
+    assert keys.all()[0].allowance == Allowance(3, 3 * 2**29, 43200.0)
+    assert "valid  waiting 3  bytes 1610612736  days 0.5\n" in sote("list", *here).stdout
+    assert sote("limit", id, "--bytes", "100", *here).returncode == 0
+    assert keys.all()[0].allowance == Allowance(bytes=100)
+    assert "valid  bytes 100\n" in sote("list", *here).stdout
+    for arguments, word in ((("nobody",), "is no valid key"), ((id, "--bytes", "much"), "'much' is no size"),
+                            ((id, "--bytes", "0"), "bytes: 0 is no bound"), ((id, "--waiting", "0"), "0")):  # fmt: skip
+        refused = sote("limit", *arguments, *here)
+        assert refused.returncode == 2 and word in refused.stderr and "Traceback" not in refused.stderr
+    assert keys.all()[0].allowance == Allowance(bytes=100)

@@ -50,6 +50,7 @@ def about_view(house: House, caller: Caller | None) -> dict[str, Any]:
     """What a page must know of the server before it asks for anything."""
     gateway, menu, bounds = house.gateway, house.gateway.menu, house.gateway.bounds
     ranges = {name: list(bound) for name, bound in RANGES.items()}
+    kept = house.retention_s if caller is None else caller.allowance.keep_s or house.retention_s
     own = {"steps": bounds.steps, "decoder_steps": bounds.steps, "count": bounds.count}
     limits: dict[str, Any] = ranges | {name: [ranges[name][0], min(ranges[name][1], most)] for name, most in own.items()}
     limits |= {"pixels": bounds.pixels, "prompt": bounds.prompt, "init_pixels": bounds.init_pixels}
@@ -63,7 +64,7 @@ def about_view(house: House, caller: Caller | None) -> dict[str, Any]:
         "limits": limits,
         "defaults": {field.name: field.default for field in fields(Request) if field.name in FIELDS and field.name != "prompt"},
         "prompts": house.page,
-        "retention_s": house.retention_s if isfinite(house.retention_s) else None,  # favourites are kept for good
+        "retention_s": kept if isfinite(kept) else None,  # favourites are kept for good
         "rating": gateway.rates,
         "webhooks": gateway.receivers is not None,
         "key": house.doorkeeper.asks,

@@ -13,6 +13,7 @@ from sqlalchemy import event, exc
 
 from sotediffusion.serve.storage import schema
 from sotediffusion.serve.storage.jobs import StoreDown
+from sotediffusion.serve.storage.upgrades import upgrade
 from sotediffusion.types import UserError
 
 _PATIENCE = 10  # s to wait for another's transaction
@@ -22,8 +23,10 @@ _WAL_KEPT = 64 * 2**20  # bytes of the write-ahead log that stay on the disk aft
 class Database:
     """A SQLite file (given by its path) or a PostgreSQL database (given by its URL), its tables made when they are missing.
 
+    Tables of an earlier version are brought up to this one; the program that wrote them opens them no more.
+
     SQLite must lie on a disk of this machine: its write-ahead log does not work over a network.
-    Raises UserError for a place that cannot be opened and for tables of another version.
+    Raises UserError for a place that cannot be opened and for tables of a later version.
     """
 
     def __init__(self, place: str | Path, clock: Callable[[], float] | None = None):
@@ -77,7 +80,10 @@ class Database:
             found = connection.scalar(sa.select(schema.about.c.version))
             if found is None:
                 connection.execute(schema.about.insert().values(version=schema.VERSION))
-        if found not in (None, schema.VERSION):
+            elif found < schema.VERSION:
+                upgrade(connection, found)
+                connection.execute(schema.about.update().values(version=schema.VERSION))
+        if found is not None and found > schema.VERSION:
             raise UserError("jobs", f"{masked(self.place)} has tables of version {found}, and this program reads version "
                                     f"{schema.VERSION}; use the program that wrote it, or another place")  # fmt: skip
 

@@ -98,10 +98,11 @@ class Job:
 
 
 class QueueFull(Exception):
-    """No more jobs are taken for now; `retry_after` seconds are a fair time to wait."""
+    """No more jobs are taken for now, or of this owner (`own`); `retry_after` seconds are a fair time to wait."""
 
-    def __init__(self, length: int, retry_after: float):
-        super().__init__(f"{length} jobs wait already; try again in {retry_after:.0f} s")
+    def __init__(self, length: int, retry_after: float, own: bool = False):
+        whose = f"{length} of your jobs wait already, as many as you may have" if own else f"{length} jobs wait already"
+        super().__init__(f"{whose}; try again in {retry_after:.0f} s")
         self.length = length
         self.retry_after = retry_after
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from sotediffusion.names import unknown
+from sotediffusion.serve.storage.allowances import Allowance, allowance_of
 from sotediffusion.serve.storage.database import Database
 from sotediffusion.serve.storage.schema import keys
 from sotediffusion.types import UserError
@@ -29,6 +30,7 @@ class Key:
     scopes: tuple[str, ...]
     created: float  # s since 1970
     revoked: float | None = None
+    allowance: Allowance = Allowance()
 
 
 class KeyStore:
@@ -37,7 +39,9 @@ class KeyStore:
     def __init__(self, database: Database):
         self.database = database
 
-    def add(self, name: str, scopes: Collection[str] = ("generate",)) -> tuple[Key, str]:
+    def add(
+        self, name: str, scopes: Collection[str] = ("generate",), allowance: Allowance = Allowance()
+    ) -> tuple[Key, str]:
         """A new key and its text, `id:secret`, which is nowhere to be read again. UserError for an odd name or scope."""
         if not 0 < len(name) <= _LONGEST or not name.isprintable():
             raise UserError("name", f"{name[:_LONGEST]!r} is no name; take 1 to {_LONGEST} printable characters")
@@ -45,9 +49,11 @@ class KeyStore:
             if scope not in SCOPES:
                 raise unknown("scope", scope, SCOPES)
         secret = secrets.token_urlsafe(32)
-        key = Key(secrets.token_hex(8), name, tuple(scope for scope in SCOPES if scope in scopes), time.time())
+        key = Key(secrets.token_hex(8), name, tuple(scope for scope in SCOPES if scope in scopes), time.time(),
+                  allowance=allowance)  # fmt: skip
+        told = {field: value for field, value in vars(key).items() if field != "allowance"}
         with self.database.write() as connection:
-            connection.execute(keys.insert().values(**vars(key), hash=_hash(secret)))
+            connection.execute(keys.insert().values(**told, **vars(allowance), hash=_hash(secret)))
         return key, f"{key.id}:{secret}"
 
     def all(self) -> list[Key]:
@@ -60,6 +66,11 @@ class KeyStore:
         with self.database.write() as connection:
             valid = sa.and_(keys.c.id == id, keys.c.revoked.is_(None))
             return bool(connection.execute(keys.update().where(valid).values(revoked=time.time())).rowcount)
+
+    def allow(self, id: str, allowance: Allowance) -> bool:
+        """Give a key these bounds in place of those it had; they hold from now on. False: there is no such key."""
+        with self.database.write() as connection:
+            return bool(connection.execute(keys.update().where(keys.c.id == id).values(**vars(allowance))).rowcount)
 
     def valid(self, id: str) -> Key | None:
         """The key of this id, unless it is revoked; for who has shown it before."""
@@ -82,4 +93,4 @@ def _hash(secret: str) -> bytes:
 
 
 def _key(row: sa.Row) -> Key:
-    return Key(row.id, row.name, tuple(row.scopes), row.created, row.revoked)
+    return Key(row.id, row.name, tuple(row.scopes), row.created, row.revoked, allowance_of(row))

@@ -21,7 +21,7 @@ from sqlalchemy import (
     true,
 )
 
-VERSION = 1  # of the tables; a database of another version is not opened
+VERSION = 2  # of the tables; `upgrades` knows the steps from earlier ones, and a later one is not opened
 
 metadata = MetaData()
 
@@ -126,6 +126,9 @@ keys = Table(
     Column("scopes", _Json, nullable=False),
     Column("created", Float(53), nullable=False),
     Column("revoked", Float(53)),
+    Column("waiting", BigInteger),  # this and what follows: bounds of its own, see Allowance
+    Column("bytes", BigInteger),
+    Column("keep_s", Float(53)),
 )
 
 # Random bytes that all gateways share: what signs webhooks, addresses of pictures, cookies.

@@ -7,10 +7,11 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from sotediffusion.serve.storage import changes, lines
+from sotediffusion.serve.storage.allowances import allowed, shortest
 from sotediffusion.serve.storage.database import Database
 from sotediffusion.serve.storage.jobs import Failure, Job, JobState, Progress, QueueFull, StoredPicture
 from sotediffusion.serve.storage.rows import locked, new_row, result_values, to_job
-from sotediffusion.serve.storage.schema import DUE, ENDED, QUEUED, RUNNING, SHELVED, deliveries, jobs
+from sotediffusion.serve.storage.schema import DUE, ENDED, QUEUED, RUNNING, SHELVED, deliveries, jobs, keys
 from sotediffusion.types import UserError
 
 Verdict = Literal["keep", "cancel", "lost"]
@@ -23,7 +24,7 @@ _UNKNOWN = 10.0  # s it is told where no job ended yet
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds that keep one owner from taking all and a poisonous job from running for ever."""
+    """Bounds that keep one owner from taking all and a poisonous job from running for ever; a key may have its own."""
 
     queued: int = 1000  # waiting jobs of all owners
     queued_per_owner: int = 200
@@ -211,11 +212,17 @@ class JobStore:
             return _bytes_of(connection, owner)
 
     def stale(self, retention_s: float, limit: int = 1000) -> list[Job]:
-        """Jobs that ended longer ago than the retention, oldest first; not those with a favourite or a word still to be sent."""
+        """Jobs that ended longer ago than the retention, oldest first; not those with a favourite or a word still to be sent.
+
+        A key that has a retention of its own goes by that.
+        """
         untold = sa.select(deliveries.c.job).where(deliveries.c.job == jobs.c.id, deliveries.c.due.is_not(None)).exists()
         with self.database.read() as connection:
-            until = self.database.now(connection) - retention_s
-            query = sa.select(jobs).where(ENDED, jobs.c.finished <= until, jobs.c.favourites == 0, ~untold)
+            now = self.database.now(connection)
+            own = sa.func.coalesce(keys.c.keep_s, retention_s)
+            over = (jobs.c.finished <= now - shortest(connection, retention_s), jobs.c.finished <= now - own)
+            query = sa.select(jobs).outerjoin(keys, keys.c.id == jobs.c.owner)
+            query = query.where(ENDED, *over, jobs.c.favourites == 0, ~untold)
             return [to_job(row) for row in connection.execute(query.order_by(jobs.c.finished).limit(limit))]
 
     def forget(self, ids: Collection[str]) -> None:
@@ -235,9 +242,12 @@ class JobStore:
     def _check_room(self, connection: sa.Connection, owner: str, longest: int | None) -> None:
         everyone, own = lines.length(connection), lines.length(connection, owner)
         bound = self.limits.queued if longest is None else min(longest, self.limits.queued)
-        if everyone >= bound or own >= self.limits.queued_per_owner:
-            raise QueueFull(everyone if everyone >= bound else own, _retry_after(connection))
-        quota = self.limits.bytes_per_owner
+        if everyone >= bound:
+            raise QueueFull(everyone, _retry_after(connection))
+        may = allowed(connection, owner)
+        if own >= (may.waiting or self.limits.queued_per_owner):
+            raise QueueFull(own, _retry_after(connection), own=True)
+        quota = may.bytes or self.limits.bytes_per_owner
         if quota is not None and (used := _bytes_of(connection, owner)) >= quota:
             raise UserError("quota", f"your pictures take {used} of {quota} bytes; delete some, or wait until old ones go")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection
 
+from sotediffusion.serve.storage.allowances import Allowance
 from sotediffusion.serve.storage.jobs import LOCAL
 from sotediffusion.serve.storage.keys import SCOPES, KeyStore
 from sotediffusion.serve.walls.problems import Problem, Trouble
@@ -22,6 +23,7 @@ class Caller:
 
     owner: str
     scopes: tuple[str, ...] = SCOPES
+    allowance: Allowance = Allowance()
 
 
 @dataclass
@@ -43,7 +45,7 @@ class Doorkeeper:
         else:
             owner = None if cookie is None else self._owner_of(cookie)
             key = None if owner is None else self.keys.valid(owner)
-        return None if key is None else Caller(key.id, key.scopes)
+        return None if key is None else Caller(key.id, key.scopes, key.allowance)
 
     def session(self, text: str) -> str | None:
         """The value of a cookie that stands for a key, which must be right. Blocks."""
