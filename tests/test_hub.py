@@ -7,19 +7,23 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import huggingface_hub
 import pytest
+import safetensors.torch
 import torch
 from click.testing import CliRunner
 from tiny import tiny_cascade
 
 from sotediffusion.cli.weights import group
 from sotediffusion.models.cascade import Cascade
+from sotediffusion.pipelines import StableCascadeCombinedPipeline
 from sotediffusion.types import UserError
-from sotediffusion.weights import cache, hub, store
+from sotediffusion.weights import cache, components, hub, store
+from sotediffusion.weights.bundle import WHOLE
 
 DECODER, PRIOR = "Someone/sote-m", "Someone/sote-m-prior"
 COMMITS = {"main": "a" * 40, "v1": "b" * 40}
@@ -235,6 +239,67 @@ def test_original_files_and_variants_beside_diffusers_folders_are_left_out():
     assert set(hub.wanted_files(only)) == set(only)
     loose = ["unet.safetensors", "clip.safetensors"]
     assert hub.wanted_files(loose) == loose
+
+
+def make_variant(folder: Path, dtype: torch.dtype = torch.bfloat16, sharded: bool = True) -> None:
+    """Beside every component's file its bf16 copy, the prior's in shards, as save_pretrained(variant="bf16") writes them."""
+    for path in folder.rglob("*/*.safetensors"):
+        values = {name: value.to(dtype) for name, value in safetensors.torch.load_file(path).items()}
+        if not sharded or "prior" not in path.parent.name:
+            safetensors.torch.save_file(values, path.with_name(f"{path.stem}.bf16.safetensors"), {"format": "pt"})
+            continue
+        names = sorted(values)
+        parts = {f"{path.stem}.bf16-{i + 1:05d}-of-00002.safetensors": names[i::2] for i in (0, 1)}
+        for file, held in parts.items():
+            safetensors.torch.save_file({name: values[name] for name in held}, path.with_name(file), {"format": "pt"})
+        places = {name: file for file, held in parts.items() for name in held}
+        index = path.with_name(f"{path.stem}.safetensors.index.bf16.json")
+        index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
+
+
+@pytest.mark.parametrize(("name", "variant"), [
+    ("model.safetensors", ""), ("model-00001-of-00002.safetensors", ""), ("model.safetensors.index.json", ""),
+    ("model.bf16.safetensors", "bf16"), ("model.bf16-00001-of-00002.safetensors", "bf16"),
+    ("model-00001-of-00002.fp16.safetensors", "fp16"), ("model.safetensors.index.fp16.json", "fp16"),
+    ("model.safetensors.fp16.index.json", "fp16"), ("config.json", None), ("model.bf16.bin", None),
+])  # fmt: skip
+def test_a_files_name_says_its_variant(name, variant):
+    assert components.variant_of(name) == variant
+
+
+@pytest.mark.parametrize("variant", ["", "bf16"])
+def test_a_variant_is_fetched_and_opened_alone(server, cascade, tmp_path, monkeypatch, variant):
+    for folder in server.folders.values():
+        make_variant(folder)
+    monkeypatch.setattr(hub, "download", partial(hub.download, endpoint=server.address))
+    kind = StableCascadeCombinedPipeline
+    pipe = kind.from_pretrained(DECODER, cache_dir=tmp_path / "cache", variant=variant or None)
+    fetched = [line for line in server.asked if re.match(r"GET .*/resolve/\w+/.+/.*safetensors", line)]  # in a part's folder
+    assert {"bf16" in line for line in fetched} == {bool(variant)}
+    wanted = cascade.stage_c.clip_txt_mapper.weight
+    assert torch.equal(pipe.prior_prior.clip_txt_mapper.weight, wanted.bfloat16().float() if variant else wanted)
+    found = store.open_cascade(cache.locate(DECODER, cache=tmp_path / "cache"))  # what was fetched needs no more naming
+    assert found.stage_b.clip_mapper.weight.dtype == (torch.bfloat16 if variant else torch.float32)
+
+
+def test_a_variant_is_taken_part_by_part_where_it_is(server, cascade, tmp_path):
+    make_variant(server.folders[PRIOR] / "prior", sharded=False)
+    path = server.folders[PRIOR] / "prior" / "diffusion_pytorch_model.safetensors"
+    values = {name: value.bfloat16() for name, value in safetensors.torch.load_file(path).items()}
+    safetensors.torch.save_file(values, path.with_name("diffusion_pytorch_model.bf16.safetensors"))
+    opened = store.open_cascade(server.folders[PRIOR], choice=replace(WHOLE, variant="bf16"))
+    assert opened.stage_c.clip_txt_mapper.weight.dtype == torch.bfloat16
+    assert opened.stage_b.clip_mapper.weight.dtype == torch.float32
+    plain = store.open_cascade(server.folders[PRIOR])
+    assert plain.stage_c.clip_txt_mapper.weight.dtype == torch.float32
+
+
+def test_a_variant_that_is_nowhere_is_refused_before_anything_is_fetched(server, tmp_path):
+    with pytest.raises(UserError, match="variant: Someone/sote-m has no files of the variant 'fp8'"):
+        hub.download(DECODER, cache=tmp_path / "cache", endpoint=server.address, choice=replace(WHOLE, variant="fp8"))
+    assert not any("/resolve/" in line for line in server.asked)
+    with pytest.raises(UserError, match=r"variant: 'fp8' is in the name of no file here, as in model\.fp8\.safetensors"):
+        store.open_cascade(server.folders[DECODER], choice=replace(WHOLE, variant="fp8"))
 
 
 def test_the_command_downloads_lists_inspects_and_converts(server, tmp_path, monkeypatch):

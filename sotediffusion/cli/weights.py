@@ -1,6 +1,6 @@
 """`sote weights`: what lies in a file, from one format to another, from a hub to this disk."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,13 +95,15 @@ def convert(source: Path, target: Path, format: str, dtype: str | None, unsafe_p
 @group.command()
 @click.argument("id")
 @click.option("--revision", metavar="REV", help="A branch, a tag or a commit.  [main]")
-def download(id: str, revision: str | None) -> None:
+@click.option("--variant", metavar="KIND", default="", help="bf16 or fp16: the smaller copy of each part that has one.")
+def download(id: str, revision: str | None, variant: str) -> None:
     """Fetch ID from the hub, and the prior or decoder that goes with it. Run it again to go on after a break."""
     from tqdm import tqdm
 
+    from sotediffusion.weights.bundle import WHOLE
     from sotediffusion.weights.hub import download as fetch
 
-    for fetched in fetch(id, revision, progress=tqdm):
+    for fetched in fetch(id, revision, progress=tqdm, choice=replace(WHOLE, variant=variant)):
         click.echo(f"{fetched.id} {fetched.commit} {fetched.path}")
 
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -14,11 +15,11 @@ from ..names import unknown
 from ..offload import offload_blocks, return_blocks
 from ..types import Request, UserError
 from ..weights import store
-from ..weights.bundle import WHOLE
+from ..weights.bundle import WHOLE, Choice
 from ..weights.store import present
 from .wording import Wording, encode, handed_out, orders
 
-TAKEN = ("torch_dtype", "revision", "cache_dir")
+TAKEN = ("torch_dtype", "revision", "cache_dir", "variant")
 
 
 class Component:
@@ -57,18 +58,19 @@ class Pipeline:
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | Path, torch_dtype: torch.dtype | None = None, revision: str | None = None,
-        cache_dir: str | Path | None = None, **others: Any,
+        cache_dir: str | Path | None = None, variant: str | None = None, **others: Any,
     ) -> Self:  # fmt: skip
         """Opens a file, a folder, a hub id (fetched, with its connected repository) or "miniature", the embedded model.
 
-        `torch_dtype` None is float32, as in diffusers. UserError: anything missing, broken or unknown.
+        `torch_dtype` None is float32, as in diffusers; `variant` "bf16" takes files named model.bf16.safetensors, and of a part
+        that has none of them the plain one. UserError: anything missing, broken or unknown.
         """
         for name in others:
-            advice = f"leave it out; taken are {', '.join(TAKEN)}, and files of any variant are cast to torch_dtype"
-            raise UserError(name, f"is not taken here; {advice}")
+            raise UserError(name, f"is not taken here; leave it out; taken are {', '.join(TAKEN)}")
+        choice = replace(WHOLE, variant=variant or "")
         cache = None if cache_dir is None else Path(cache_dir)
-        where = _located(str(pretrained_model_name_or_path), revision, cache)
-        cascade = store.open_cascade(where, _floating(torch_dtype) or torch.float32, choice=WHOLE)
+        where = _located(str(pretrained_model_name_or_path), revision, cache, choice)
+        cascade = store.open_cascade(where, _floating(torch_dtype) or torch.float32, choice=choice)
         for note in cascade.notes:
             warnings.warn(note, stacklevel=2)
         return cls(cascade)
@@ -167,7 +169,7 @@ class Pipeline:
             return_blocks(network)
 
 
-def _located(model: str, revision: str | None, cache: Path | None) -> Path:
+def _located(model: str, revision: str | None, cache: Path | None, choice: Choice) -> Path:
     """Where the weights of a path, a hub id or the embedded model are; a hub that cannot be reached leaves what is downloaded."""
     from ..weights import cache as downloads
     from ..weights import hub
@@ -175,7 +177,7 @@ def _located(model: str, revision: str | None, cache: Path | None) -> Path:
     if Path(model).exists() or model.count("/") != 1:
         return downloads.locate(model, revision, cache)
     try:
-        return hub.download(model, revision, cache)[0].path
+        return hub.download(model, revision, cache, choice=choice)[0].path
     except UserError:
         found = downloads.find(model, revision, cache)
         if found is None:

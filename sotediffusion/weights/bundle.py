@@ -64,9 +64,10 @@ class Parts:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which of what lies there is meant: the parts to read, those that drawing knows where nothing is said."""
+    """Which of what lies there is meant, where it is more than one thing."""
 
-    parts: tuple[str, ...] = tuple(PARTS)
+    parts: tuple[str, ...] = tuple(PARTS)  # those that drawing knows, where nothing is said
+    variant: str = ""  # of diffusers' files: "bf16" for model.bf16.safetensors where a folder has it
 
 
 WHOLE = Choice(tuple(NETWORKS))

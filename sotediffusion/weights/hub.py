@@ -10,9 +10,11 @@ from typing import Any
 from tqdm import tqdm
 
 from ..types import UserError
+from .bundle import WHOLE, Choice
 from .cache import cache_folder
+from .components import meant, variant_of
 from .licences import PUBLISHED
-from .reading import COMBINED, DECODER, EXTRAS, INDEX_FILE, MODEL_FILE, PRIOR, SHARD, connected_ids
+from .reading import COMBINED, DECODER, EXTRAS, INDEX_FILE, MODEL_FILE, PRIOR, connected_ids
 
 SMALL = (".json", ".txt", ".md", ".toml", ".model")  # always fetched, with licences and notices
 COMPONENTS = {*COMBINED.values(), *PRIOR.values(), *DECODER.values()}  # diffusers' folders that are opened
@@ -37,25 +39,32 @@ class Fetched:
 
 
 def download(id: str, revision: str | None = None, cache: Path | None = None, endpoint: str | None = None,
-             progress: type[Any] | None = None) -> list[Fetched]:
+             progress: type[Any] | None = None, choice: Choice = WHOLE) -> list[Fetched]:
     """Fetches a repository, and the prior or decoder that its README names; what is there already is not fetched again.
 
-    `revision`: branch, tag or commit of the repository asked for. `progress`: a tqdm class. A connection that breaks is taken up
-    where it broke. UserError: unknown id or revision, a closed repository, no connection, a full disk.
+    `revision`: branch, tag or commit of the repository asked for. `progress`: a tqdm class. `choice`: what of it. A connection
+    that breaks is taken up where it broke. UserError: unknown id or revision, a closed repository, no connection, a full disk.
     """
-    first = _fetch(id, revision, cache, endpoint, progress)
+
+    def fetch(id: str, revision: str | None = None) -> Fetched:
+        return _fetch(id, revision, cache, endpoint, progress, choice)
+
+    first = fetch(id, revision)
     others = [name for role in ROLES for name in connected_ids(first.path, role) if name != id]
-    return [first, *(_fetch(name, None, cache, endpoint, progress) for name in others)]
+    return [first, *(fetch(name) for name in others)]
 
 
-def _fetch(id: str, revision: str | None, cache: Path | None, endpoint: str | None, progress: type[Any] | None) -> Fetched:
+def _fetch(
+    id: str, revision: str | None, cache: Path | None, endpoint: str | None, progress: type[Any] | None, choice: Choice
+) -> Fetched:
     import huggingface_hub
 
     try:
         files = huggingface_hub.HfApi(endpoint=endpoint).list_repo_files(id, revision=revision)
-        wanted = wanted_files(files)
+        wanted = wanted_files(files, choice)
         if not any(name.endswith(".safetensors") for name in wanted):
             raise UserError("id", f"{id} holds no safetensors; only safetensors are fetched, choose another repository")
+        _check_variant(id, wanted, choice)
         path = huggingface_hub.snapshot_download(
             id, revision=revision, cache_dir=cache, endpoint=endpoint, allow_patterns=wanted, tqdm_class=progress or Silent
         )
@@ -66,8 +75,13 @@ def _fetch(id: str, revision: str | None, cache: Path | None, endpoint: str | No
     return Fetched(id, Path(path).name, Path(path))
 
 
-def wanted_files(files: Iterable[str]) -> list[str]:
-    """Which files of a repository a cascade is opened from: no pickles, no second copies in other kinds.
+def _check_variant(id: str, wanted: Iterable[str], choice: Choice) -> None:
+    if choice.variant and choice.variant not in {variant_of(Path(name).name) for name in wanted}:
+        raise UserError("variant", f"{id} has no files of the variant {choice.variant!r}; leave it out for the plain ones")
+
+
+def wanted_files(files: Iterable[str], choice: Choice = WHOLE) -> list[str]:
+    """Which files of a repository a cascade is opened from: no pickles, and of each part one copy, the variant chosen if there.
 
     Where there are diffusers' folders, Stability's original files beside them are left out, and so is the decoder's own text
     encoder: the prior's serves both stages.
@@ -79,19 +93,17 @@ def wanted_files(files: Iterable[str]) -> list[str]:
         weights = [name for name in weights if name.split("/")[0] in COMPONENTS or name in EXTRAS.values()]
         alone = any(name.startswith("decoder/") for name in files) and not any(name.startswith("prior_prior/") for name in files)
         weights = [name for name in weights if not (alone and name.startswith("text_encoder/"))]
-        weights = [name for name in weights if not _is_variant(name, weights)]
+        return _one_copy(small + weights, choice.variant)
     return small + weights
 
 
-def _is_variant(name: str, names: Iterable[str]) -> bool:
-    """Whether a file is the fp16 or bf16 copy of another one in the same folder."""
-    folder, _, file = name.rpartition("/")
-    plain = [other for other in names if other.rpartition("/")[0] == folder and _plain(other.rpartition("/")[2])]
-    return bool(folder) and not _plain(file) and bool(plain)
-
-
-def _plain(file: str) -> bool:
-    return SHARD.fullmatch(file) is not None if "-of-" in file else file.count(".") == 1
+def _one_copy(names: Iterable[str], variant: str) -> list[str]:
+    """Of weights and their indices, folder by folder, the copy that is meant."""
+    folders: dict[str, list[str]] = {}
+    for name in names:
+        folder, slash, file = name.rpartition("/")
+        folders.setdefault(folder + slash, []).append(file)
+    return [folder + file for folder, files in folders.items() for file in meant(files, variant)]
 
 
 def _explained(id: str, revision: str | None, error: Exception) -> UserError:

@@ -1,6 +1,5 @@
 """From files to a `Bundle`: every layout of files and folders in which people have these weights."""
 
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -16,6 +15,7 @@ from ..types import UserError
 from . import configs, formats, licences
 from .bundle import WHERE, Bundle, Choice, Part, Parts, known_of, licence_files_in, tokenizer_in
 from .cache import locate
+from .components import INDEX, SHARD, WEIGHT_STEMS, variant_of
 from .tensors import TensorFile, open_file, open_index, open_pickle
 
 MODEL_FILE, INDEX_FILE = "model.toml", "model_index.json"
@@ -27,8 +27,6 @@ COMBINED = {
 PRIOR = {"stage_c": "prior", "text": "text_encoder", "image": "image_encoder"}
 DECODER = {"stage_b": "decoder", "stage_a": "vqgan"}
 EXTRAS = {"effnet": "effnet_encoder.safetensors", "previewer": "previewer.safetensors"}  # beside diffusers' folders
-WEIGHT_STEMS = ("diffusion_pytorch_model", "model")
-SHARD = re.compile(r".*-\d{5}-of-\d{5}\.safetensors")
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 PICKLE_ADVICE = "`sote weights convert --unsafe-pickle`"
 SCAN_DEPTH = 2  # folders below the given one that are looked into for loose files
@@ -42,21 +40,25 @@ def read(where: Where, unsafe_pickle: bool = False, choice: Choice = Choice()) -
     """Opens what is chosen of whatever is there, without loading a tensor. UserError: nothing there, or nothing of ours."""
     if isinstance(where, Mapping):
         where = Parts.from_table(where, Path(), "parts")
-    bundle = _named_parts(where) if isinstance(where, Parts) else _at(locate(where), unsafe_pickle)
-    return replace(bundle, parts={name: part for name, part in bundle.parts.items() if name in choice.parts})
+    bundle = _named_parts(where, choice) if isinstance(where, Parts) else _at(locate(where), choice, unsafe_pickle)
+    parts = {name: part for name, part in bundle.parts.items() if name in choice.parts}
+    if choice.variant and not any(variant_of(Path(part.source).name) == choice.variant for part in parts.values()):
+        raise UserError("variant", f"{choice.variant!r} is in the name of no file here, as in model.{choice.variant}.safetensors;"
+                                   " leave it out, files are cast to the dtype asked for")
+    return replace(bundle, parts=parts)
 
 
-def _at(path: Path, unsafe_pickle: bool = False) -> Bundle:
+def _at(path: Path, choice: Choice, unsafe_pickle: bool = False) -> Bundle:
     if unsafe_pickle and path.suffix in PICKLES and path.is_file():
         return _from_files([open_pickle(path)], "pickle", path.stem, None)
     if path.is_file():
         if path.name == MODEL_FILE:
             return _model_folder(path.parent)
-        return _named_parts(_parts_file(path)) if path.suffix == ".toml" else _one_file(path)
+        return _named_parts(_parts_file(path), choice) if path.suffix == ".toml" else _one_file(path)
     if (path / MODEL_FILE).is_file():
         return _model_folder(path)
     if (path / INDEX_FILE).is_file():
-        return _diffusers(path)
+        return _diffusers(path, choice)
     return _loose_folder(path)
 
 
@@ -232,10 +234,10 @@ def _usual_conventions(layout: str, name: str) -> Conventions:
 # Parts named one by one
 
 
-def _named_parts(paths: Parts) -> Bundle:
+def _named_parts(paths: Parts, choice: Choice) -> Bundle:
     """What is named, then what the named files bring along (a text encoder, say), then the base's."""
-    base = _at(locate(paths.base)) if paths.base is not None else Bundle("parts", {})
-    named = {name: _source(Path(path), name) for name in WHERE if (path := getattr(paths, name)) is not None}
+    base = _at(locate(paths.base), choice) if paths.base is not None else Bundle("parts", {})
+    named = {name: _source(Path(path), name, choice) for name in WHERE if (path := getattr(paths, name)) is not None}
     if not named and not base.parts:
         raise UserError("model", f"no part is named; name them with {', '.join(flag for flag, _ in WHERE.values())}")
     along = {name: part for source in reversed(named.values()) for name, part in source.parts.items()}  # the prior's win
@@ -245,11 +247,11 @@ def _named_parts(paths: Parts) -> Bundle:
     return replace(leader, format="parts", parts=parts, tokenizer=tokenizer)
 
 
-def _source(path: Path, part: str) -> Bundle:
+def _source(path: Path, part: str, choice: Choice) -> Bundle:
     """What lies at the path given for a part. UserError: not there, or another part."""
     if not path.exists():
         raise UserError(part, f"{path} does not exist; {WHERE[part][0]} takes {WHERE[part][1]}")
-    bundle = _one_file(_component(path, part).path if path.is_dir() else path)
+    bundle = _one_file(_component(path, part, choice).path if path.is_dir() else path)
     if part not in bundle.parts:
         raise UserError(part, f"{path} holds {', '.join(bundle.parts)} instead; give {WHERE[part][1]}")
     return bundle
@@ -265,43 +267,48 @@ def _tokenizer_at(path: Path) -> Path:
 # diffusers
 
 
-def _component(folder: Path, part: str) -> TensorFile:
-    """The weights in a component's folder: whole or in shards, the plain file before its variants (fp16, bf16)."""
+def _component(folder: Path, part: str, choice: Choice) -> TensorFile:
+    """The weights in a component's folder: whole or in shards, of the variant chosen, else the plain file, else the only one."""
     files = _weight_files_of(folder)
     if not files:
         pickles = [path.name for path in sorted(folder.glob("*")) if path.suffix in PICKLES] if folder.is_dir() else []
         hint = f"there is only {pickles[0]}, see {PICKLE_ADVICE}" if pickles else f"get {WHERE[part][1]}"
         raise UserError(part, f"{folder} holds no safetensors; {hint}")
-    plain = [path for path in files if path.name.removesuffix(".index.json").removesuffix(".safetensors") in WEIGHT_STEMS]
-    if not plain and len(files) > 1:
+    ours = [path for path in files if path.name.startswith(WEIGHT_STEMS)]
+    copies = [[path for path in ours if variant_of(path.name) == variant] for variant in (choice.variant, "")]
+    if not any(copies) and len(files) > 1:
         raise UserError(part, f"{folder} holds {', '.join(path.name for path in files)}; name one with {WHERE[part][0]}")
-    return _open((plain or files)[0])
+    return _open((copies[0] or copies[1] or files)[0])
 
 
 def _weight_files_of(folder: Path) -> list[Path]:
-    files = sorted(folder.glob("*.safetensors.index.json")) + sorted(folder.glob("*.safetensors"))
-    return [path for path in files if not SHARD.fullmatch(path.name)]
+    indices = [path for path in sorted(folder.glob("*.json")) if INDEX.fullmatch(path.name)]
+    return indices + [path for path in sorted(folder.glob("*.safetensors")) if not SHARD.fullmatch(path.name)]
 
 
-def _diffusers(folder: Path) -> Bundle:
+def _diffusers(folder: Path, choice: Choice) -> Bundle:
     if (folder / COMBINED["stage_c"]).is_dir():
-        return _from_components("diffusers", folder, folder, COMBINED, "prior_tokenizer")
+        return _from_components("diffusers", (folder, folder), COMBINED, "prior_tokenizer", choice)
     if (folder / PRIOR["stage_c"]).is_dir():
         prior, decoder = folder, _connected(folder, "decoder")
     elif (folder / DECODER["stage_b"]).is_dir():
         prior, decoder = _connected(folder, "prior"), folder
     else:
         raise UserError("model", f"{folder} holds neither prior/ nor decoder/; give the folder of a Stable Cascade")
-    first = _from_components("diffusers-connected", prior, folder, PRIOR, "tokenizer")
-    second = _from_components("diffusers-connected", decoder, folder, DECODER, "tokenizer")
+    first = _from_components("diffusers-connected", (prior, folder), PRIOR, "tokenizer", choice)
+    second = _from_components("diffusers-connected", (decoder, folder), DECODER, "tokenizer", choice)
     first.parts.update({name: part for name, part in second.parts.items() if name not in first.parts})
     first.license = first.license or second.license
     first.licence_files = first.licence_files or second.licence_files
     return first
 
 
-def _from_components(layout: str, folder: Path, named: Path, places: Mapping[str, str], tokenizer: str) -> Bundle:
-    files = {part: _component(folder / place, part) for part, place in places.items() if (folder / place).is_dir()}
+def _from_components(
+    layout: str, folders: tuple[Path, Path], places: Mapping[str, str], tokenizer: str, choice: Choice
+) -> Bundle:
+    """What lies in the first folder, under the name of the second."""
+    folder, named = folders
+    files = {part: _component(folder / place, part, choice) for part, place in places.items() if (folder / place).is_dir()}
     files |= {part: open_file(folder / name) for part, name in EXTRAS.items() if (folder / name).is_file()}
     parts = {part: _part(file, part) for part, file in files.items()}
     about: dict[str, Any] = next((known for file in files.values() if (known := known_of(file.metadata)["model"])), {})
