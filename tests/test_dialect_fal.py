@@ -12,8 +12,10 @@ from PIL import Image
 from web import Site, quick_folder, site
 
 from sotediffusion.serve.doors.fal import webhook_body
+from sotediffusion.serve.keeper import Keeper
+from sotediffusion.serve.storage.database import Database
 from sotediffusion.serve.storage.jobs import LOCAL, JobState
-from sotediffusion.serve.storage.store import Limits
+from sotediffusion.serve.storage.store import JobStore, Limits
 from sotediffusion.serve.walls.admission import Bounds
 
 APP = "/fal-ai/stable-cascade/sote-diffusion"
@@ -135,7 +137,11 @@ def cancelled(made, said):
 
 def test_what_does_not_begin_in_time_is_a_timeout_of_the_callers(empty):
     said = submit(empty, headers={"X-Fal-Request-Timeout": "1.2"})
+    keeper = Keeper(JobStore(Database(empty.folder / "jobs.sqlite")), empty.shelf, float("inf"))  # of another server
+    keeper.start()
     wait_for(lambda: empty.client.get(said["status_url"]).json()["status"] == "COMPLETED")
+    keeper.stop()
+    assert empty.store.get(said["request_id"]).state == JobState.EXPIRED
     reply = empty.client.get(said["response_url"])
     assert (reply.status_code, reply.headers["x-fal-request-timeout-type"]) == (504, "user")
     assert reply.json()["error_type"] == "request_timeout"

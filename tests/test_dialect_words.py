@@ -128,14 +128,14 @@ def test_fal_status_bodies_have_the_keys_that_its_clients_read():
 def test_a_job_that_did_not_begin_in_time_is_told_from_one_that_its_client_cancelled():
     cancelled = replace(JOB, state=JobState.CANCELLED, finished=120.0)
     assert fal_replies.trouble_of_job(cancelled).status == 499
-    late = replace(cancelled, origin=fal_orders.Memo(start_s=20.0).words())
-    assert fal_replies.trouble_of_job(late).status == 504
-    assert fal_replies.trouble_of_job(replace(late, started=110.0)).status == 499
+    late = replace(JOB, state=JobState.EXPIRED, error=Failure("deadline", "it did not begin in time"))
+    trouble = fal_replies.trouble_of_job(late)
+    assert trouble.status == 504 and trouble.message == "it did not begin in time; give it more time"
 
 
-@given(st.booleans(), st.booleans(), st.none() | st.floats(1.5, 86400), st.text())
-def test_what_a_reply_must_know_survives_in_the_origin(sync, checked, start_s, base):
-    memo = fal_orders.Memo(sync, checked, start_s, base)
+@given(st.booleans(), st.booleans(), st.text())
+def test_what_a_reply_must_know_survives_in_the_origin(sync, checked, base):
+    memo = fal_orders.Memo(sync, checked, base)
     job = replace(JOB, origin=memo.words())
     assert fal_orders.Memo.of(job) == memo and fal_orders.is_ours(job)
     assert not fal_orders.is_ours(replace(JOB, origin="own"))

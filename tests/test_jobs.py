@@ -135,6 +135,19 @@ def test_a_worker_hears_what_became_of_its_jobs(store, clock):
     assert store.heartbeat("w", held | {"f" * 32: (1, None)}, 30) == expected
 
 
+def test_what_was_to_begin_by_now_expires_unless_it_has_begun(store, clock):
+    begun, late, other = (submit(store, [owner], start_by=clock.now + 5)[0] for owner in ("anna", "ben", "eve"))
+    [job] = claimed(store)
+    assert job.id == begun.id
+    clock.now += 4.9
+    assert store.expire() == []
+    store.release({job.id: job.fence})  # it has begun once, which was asked for
+    clock.now += 0.1
+    assert {job.id for job in store.expire()} == {late.id, other.id}
+    assert store.get(late.id).state == JobState.EXPIRED and "did not begin" in store.get(late.id).error.message
+    assert [job.id for job in drain(store)] == [begun.id]
+
+
 def test_what_is_past_its_deadline_is_not_begun(store, clock):
     [job] = submit(store, ["anna"], deadline=clock.now + 5)
     clock.now += 5
@@ -307,7 +320,7 @@ def test_no_question_of_every_second_walks_over_the_whole_table(tmp_path):
     def listen(connection, cursor, statement, parameters, context, many):
         asked.append((statement, parameters))
 
-    jobs = submit(store, ["anna", "ben", "anna"], webhook="https://example.org", idempotency=None, deadline=9e9)
+    jobs = submit(store, ["anna", "ben", "anna"], webhook="https://example.org", idempotency=None, deadline=9e9, start_by=9e9)
     [job] = claimed(store)
     store.heartbeat("w", {job.id: (job.fence, Progress("text"))}, 30)
     store.versions([job.id])

@@ -257,9 +257,16 @@ def round_size(width: int, height: int) -> tuple[int, int]:
 def _job(id: str, owner: str, ask: Ask, init: str | None, store: JobStore) -> Job:
     request = pack(replace(ask.request, init=None), init)
     assert ask.model is not None
-    deadline = None
-    if ask.deadline_s is not None:
-        with store.database.read() as connection:
-            deadline = store.database.now(connection) + ask.deadline_s
     loras = tuple(asdict(lora) for lora in ask.loras)
-    return Job(id, owner, request, ask.model, loras, ask.origin, ask.priority, deadline, ask.webhook, ask.idempotency)
+    return Job(
+        id, owner, request, ask.model, loras, ask.origin, ask.priority, _after(ask.deadline_s, store),
+        _after(ask.start_s, store), ask.webhook, ask.idempotency,
+    )  # fmt: skip
+
+
+def _after(seconds: float | None, store: JobStore) -> float | None:
+    """So many seconds from now, by the clock of the database."""
+    if seconds is None:
+        return None
+    with store.database.read() as connection:
+        return store.database.now(connection) + seconds

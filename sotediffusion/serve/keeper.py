@@ -17,6 +17,7 @@ from sotediffusion.types import UserError
 
 TICK_S = 0.25  # between two looks at the workers when they say nothing
 AGAIN_S = 1.0  # after a look that failed
+EXPIRE_S = 1.0  # between two looks for jobs past their time
 CLEAN_S = 60.0  # between two removals of old jobs
 SWEEP_S = 6 * 3600.0  # between two walks over all files
 log = getLogger(__name__)
@@ -69,7 +70,7 @@ class Keeper:
 
     def start(self) -> None:
         """From now on it all goes on by itself."""
-        tasks: list[Callable[[], None]] = [self._clean]
+        tasks: list[Callable[[], None]] = [self._clean, self._expire]
         if self.workers is not None:
             workers = self.workers
             tasks.append(lambda: look_after(workers, self._stop))
@@ -97,6 +98,12 @@ class Keeper:
             thread.join(5.0)
         if self.workers is not None:
             self.workers.kill()
+
+    def _expire(self) -> None:
+        """Workers do it too, but a job is also late where there is none."""
+        while not self._stop.wait(EXPIRE_S):
+            with suppress(StoreDown, UserError):
+                self.store.expire()
 
     def _clean(self) -> None:
         swept = time.monotonic()

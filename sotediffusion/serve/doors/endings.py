@@ -10,7 +10,8 @@ WORKER_DIED = "worker_died"
 def ending(job: Job) -> Trouble | None:
     """Why an ended job has no pictures to give; None where it has."""
     if job.state == JobState.EXPIRED:
-        return Trouble(504, "deadline", "the deadline came before the job was done; give it more time")
+        why = job.error.message if job.error is not None else "its deadline came before it was done"
+        return Trouble(504, "deadline", f"{why}; give it more time")
     if job.state == JobState.CANCELLED:
         return Trouble(CLIENT_CLOSED, "cancelled", "the job was cancelled before it was done")
     if job.state == JobState.FAILED:

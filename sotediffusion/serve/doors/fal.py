@@ -3,7 +3,6 @@
 The same addresses stand below /fal/run and /fal/queue, because fal tells running from queueing by the name of the host.
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import partial
@@ -31,7 +30,7 @@ from sotediffusion.serve.doors.fal_replies import (
 from sotediffusion.serve.doors.forms import read, schema
 from sotediffusion.serve.events import event_stream, sse
 from sotediffusion.serve.gateway import Ask, Gateway, NoSuch
-from sotediffusion.serve.storage.jobs import Job, JobState, StoreDown
+from sotediffusion.serve.storage.jobs import Job, JobState
 from sotediffusion.serve.walls.callers import Caller, needs
 from sotediffusion.serve.walls.problems import Problem, Trouble, json_object
 from sotediffusion.serve.webhooks.delivery import Signer
@@ -48,7 +47,6 @@ class Doors:
 
     def __init__(self, gateway: Gateway):
         self.gateway = gateway
-        self._clocks: set[asyncio.Task[None]] = set()
 
     async def run(self, http: Http, caller: Caller, form: type[CascadeForm]) -> Response:
         """Draw while the request waits."""
@@ -77,13 +75,7 @@ class Doors:
     async def submit(self, http: Http, caller: Caller, form: type[CascadeForm]) -> Job:
         """The job of a request."""
         ask = _ask(http, read(form, await json_object(http)))
-        job = await self.gateway.submit(caller.owner, ask)
-        start_s = _number(http, "x-fal-request-timeout")
-        if start_s is not None:
-            clock = asyncio.create_task(self._start_by(caller.owner, job.id, start_s))
-            self._clocks.add(clock)
-            clock.add_done_callback(self._clocks.discard)
-        return job
+        return await self.gateway.submit(caller.owner, ask)
 
     async def status(self, http: Http, caller: Caller, id: str) -> Response:
         """202 while it waits or runs, 200 when it has ended."""
@@ -160,13 +152,6 @@ class Doors:
             with suppress(NoSuch):
                 await self.gateway.forget(caller.owner, job.id)
 
-    async def _start_by(self, owner: str, id: str, seconds: float) -> None:
-        """Cancel a job that has not begun by then."""
-        await asyncio.sleep(seconds)
-        with suppress(NoSuch, StoreDown):
-            if (await self.gateway.job(owner, id)).state == JobState.QUEUED:
-                await self.gateway.cancel(owner, id)
-
 
 def router(gateway: Gateway) -> APIRouter:
     """The routes; `generate` is the scope they need."""
@@ -231,9 +216,9 @@ def _ask(http: Http, form: CascadeForm) -> Ask:
     webhook = query.get("fal_webhook")
     return ask_of(
         form,
-        _number(http, "x-fal-request-timeout"),
         str(http.base_url).rstrip("/") if webhook else "",
         priority=PRIORITIES.get(http.headers.get("x-fal-queue-priority", ""), 0),
+        start_s=_number(http, "x-fal-request-timeout"),
         webhook=webhook,
         idempotency=http.headers.get("idempotency-key"),
         longest=None if longest is None else int(longest),

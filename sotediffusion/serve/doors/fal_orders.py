@@ -81,13 +81,12 @@ class Memo:
 
     sync: bool = False  # pictures come inside the reply
     checked: bool = True  # the safety checker was asked for
-    start_s: float | None = None  # by when it must have begun
     base: str = ""  # of addresses told to a webhook, which has no request to take it from
 
     def words(self) -> str:
         """As an origin."""
         words = {"sync": self.sync, "unchecked": not self.checked}
-        words |= {f"start={self.start_s}": self.start_s is not None, f"base={quote(self.base, safe='')}": bool(self.base)}
+        words |= {f"base={quote(self.base, safe='')}": bool(self.base)}
         return " ".join([ORIGIN, *(word for word, said in words.items() if said)])
 
     @classmethod
@@ -95,8 +94,7 @@ class Memo:
         """What `words` was given."""
         words = job.origin.split(" ")[1:]
         values = dict(word.split("=", 1) for word in words if "=" in word)
-        start = float(values["start"]) if "start" in values else None
-        return cls("sync" in words, "unchecked" not in words, start, unquote(values.get("base", "")))
+        return cls("sync" in words, "unchecked" not in words, unquote(values.get("base", "")))
 
 
 def is_ours(job: Job) -> bool:
@@ -119,9 +117,9 @@ def request_of(form: CascadeForm) -> Request:
     )
 
 
-def ask_of(form: CascadeForm, start_s: float | None = None, base: str = "", **around: Any) -> Ask:
-    """The same with what stands around it: priority, webhook, idempotency, longest."""
-    memo = Memo(form.sync_mode, form.enable_safety_checker, start_s, base)
+def ask_of(form: CascadeForm, base: str = "", **around: Any) -> Ask:
+    """The same with what stands around it: priority, start_s, webhook, idempotency, longest."""
+    memo = Memo(form.sync_mode, form.enable_safety_checker, base)
     return Ask(request_of(form), origin=memo.words(), **around)
 
 

@@ -69,14 +69,7 @@ def trouble_of_job(job: Job) -> Trouble | None:
     trouble = ending(job)
     if trouble is None:
         return None
-    if job.state == JobState.CANCELLED and _too_late(job):
-        trouble = Trouble(504, "deadline", "the job did not begin within the time asked for")
     return replace(trouble, headers={**trouble.headers, REQUEST_ID: job.id})
-
-
-def _too_late(job: Job) -> bool:
-    start_s = Memo.of(job).start_s
-    return start_s is not None and job.started is None and (job.finished or 0) >= job.created + start_s
 
 
 def urls(base: str, id: str) -> dict[str, str]:

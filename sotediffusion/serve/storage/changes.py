@@ -9,10 +9,11 @@ import sqlalchemy as sa
 from sotediffusion.serve.storage.jobs import Failure, Job, JobState, Progress
 from sotediffusion.serve.storage.lines import recount
 from sotediffusion.serve.storage.rows import Which, locked, to_job
-from sotediffusion.serve.storage.schema import DUE, RUNNING, jobs
+from sotediffusion.serve.storage.schema import DUE, RUNNING, TO_BEGIN, jobs
 from sotediffusion.serve.webhooks.outbox import announce
 
 _LATE = Failure("deadline", "its deadline came before it was done")
+_NOT_BEGUN = Failure("deadline", "it did not begin within the time that was asked for")
 _BATCH = 500  # jobs that one statement changes at most
 
 
@@ -24,7 +25,7 @@ def held(id: str, fence: int) -> Which:
 def lease(connection: sa.Connection, seq: int, worker: str, now: float, until: float) -> Job:
     """Queued to running: in the hands of this worker, under a new fence."""
     values = {"state": JobState.RUNNING, "worker": worker, "fence": jobs.c.fence + 1, "lease_until": until, "started": now}
-    return _update(connection, [jobs.c.seq == seq], values)[0]
+    return _update(connection, [jobs.c.seq == seq], values | {"start_by": None})[0]  # it has begun in time for good
 
 
 def renew(connection: sa.Connection, until: float, seqs: Sequence[int], progress: Mapping[int, Progress]) -> None:
@@ -53,8 +54,14 @@ def end(
 
 
 def expire(connection: sa.Connection, now: float) -> list[Job]:
-    """What is past its deadline, waiting or running."""
-    return end(connection, [DUE, jobs.c.deadline <= now], now, JobState.EXPIRED, {"error": asdict(_LATE)})
+    """What is past its deadline, waiting or running, or was to have begun by now."""
+    kinds = zip(overdue(now), (_LATE, _NOT_BEGUN), strict=True)
+    return [job for which, why in kinds for job in end(connection, which, now, JobState.EXPIRED, {"error": asdict(why)})]
+
+
+def overdue(now: float) -> tuple[Which, Which]:
+    """Jobs past their deadline, and those past the time by which they were to begin."""
+    return [DUE, jobs.c.deadline <= now], [TO_BEGIN, jobs.c.start_by <= now]
 
 
 def bury(connection: sa.Connection, which: sa.ColumnElement[bool], now: float, reason: str, charges: int) -> list[Job]:

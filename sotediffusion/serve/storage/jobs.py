@@ -75,6 +75,7 @@ class Job:
     origin: str = "own"  # whose words it was asked in: fal, openai, a1111, own; behind that what the dialect must remember
     priority: int = 0  # higher goes first
     deadline: float | None = None  # when it expires, waiting or running
+    start_by: float | None = None  # when it expires unless a worker has begun it; None from its first claim on
     webhook: str | None = None  # who is told of its end
     idempotency: str | None = None  # the caller's word for "this one order", however often it arrives
     created: float = 0.0

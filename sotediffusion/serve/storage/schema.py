@@ -21,7 +21,7 @@ from sqlalchemy import (
     true,
 )
 
-VERSION = 2  # of the tables; `upgrades` knows the steps from earlier ones, and a later one is not opened
+VERSION = 3  # of the tables; `upgrades` knows the steps from earlier ones, and a later one is not opened
 
 metadata = MetaData()
 
@@ -75,6 +75,7 @@ jobs = Table(
     Column("bytes", BigInteger, nullable=False),
     Column("favourites", Integer, nullable=False),
     Column("version", Integer, nullable=False),
+    Column("start_by", Float(53)),
     sqlite_autoincrement=True,  # a number is never given twice, also after a purge
 )
 
@@ -84,6 +85,7 @@ RUNNING: ColumnElement[bool] = jobs.c.state == literal_column("'running'")
 IN_LINE = and_(QUEUED, jobs.c.alone.is_(false()))
 SUSPECT = and_(QUEUED, jobs.c.alone.is_(true()))
 DUE = and_(jobs.c.finished.is_(None), jobs.c.deadline.is_not(None))
+TO_BEGIN = and_(QUEUED, jobs.c.start_by.is_not(None))
 ENDED = jobs.c.finished.is_not(None)
 SHELVED = jobs.c.bytes > literal_column("0")
 NAMED = jobs.c.idempotency.is_not(None)
@@ -99,6 +101,7 @@ _partial("jobs_suspect", jobs.c.model, jobs.c.place, where=SUSPECT)
 _partial("jobs_held", jobs.c.worker, where=RUNNING)
 _partial("jobs_leased", jobs.c.lease_until, where=RUNNING)
 _partial("jobs_due", jobs.c.deadline, where=DUE)
+JOBS_TO_BEGIN = _partial("jobs_to_begin", jobs.c.start_by, where=TO_BEGIN)
 _partial("jobs_ended", jobs.c.finished, where=ENDED)
 _partial("jobs_shelved", jobs.c.owner, jobs.c.bytes, where=SHELVED)
 _partial("jobs_named", jobs.c.owner, jobs.c.idempotency, where=NAMED, unique=True)

@@ -11,7 +11,7 @@ from sotediffusion.serve.storage.allowances import allowed, shortest
 from sotediffusion.serve.storage.database import Database
 from sotediffusion.serve.storage.jobs import Failure, Job, JobState, Progress, QueueFull, StoredPicture
 from sotediffusion.serve.storage.rows import locked, new_row, result_values, to_job
-from sotediffusion.serve.storage.schema import DUE, ENDED, QUEUED, RUNNING, SHELVED, deliveries, jobs, keys
+from sotediffusion.serve.storage.schema import ENDED, QUEUED, RUNNING, SHELVED, deliveries, jobs, keys
 from sotediffusion.types import UserError
 
 Verdict = Literal["keep", "cancel", "lost"]
@@ -233,8 +233,8 @@ class JobStore:
 
     def _expire_late(self) -> list[Job]:
         with self.database.read() as connection:
-            late = sa.select(jobs.c.seq).where(DUE, jobs.c.deadline <= self.database.now(connection))
-            if connection.scalar(late.limit(1)) is None:
+            late = [sa.select(jobs.c.seq).where(*which).limit(1) for which in changes.overdue(self.database.now(connection))]
+            if all(connection.scalar(query) is None for query in late):
                 return []
         with self.database.write() as connection:
             return changes.expire(connection, self.database.now(connection))

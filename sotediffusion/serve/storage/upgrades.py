@@ -3,11 +3,12 @@
 import sqlalchemy as sa
 from sqlalchemy.schema import CreateColumn
 
-from sotediffusion.serve.storage.schema import VERSION, keys
+from sotediffusion.serve.storage.schema import JOBS_TO_BEGIN, VERSION, jobs, keys
 
 # What each version added. All of it may be empty, so that old rows stay as they are and nothing is copied.
 ADDED: dict[int, tuple[sa.Column | sa.Index, ...]] = {
     2: (keys.c.waiting, keys.c.bytes, keys.c.keep_s),
+    3: (jobs.c.start_by, JOBS_TO_BEGIN),
 }
 
 

@@ -42,6 +42,7 @@ class Ask:
     origin: str = "own"
     priority: int = 0
     deadline_s: float | None = None  # from now; after that it expires, waiting or running
+    start_s: float | None = None  # from now; after that it expires unless it has begun
     webhook: str | None = None
     idempotency: str | None = None
     longest: int | None = None  # the caller's own bound of the queue
@@ -134,8 +135,10 @@ def _check_bounds(request: Request, bounds: Bounds) -> None:
 def _check_around(ask: Ask, menu: Menu, bounds: Bounds, receivers: Collection[str] | None) -> None:
     if not PRIORITIES[0] <= ask.priority <= PRIORITIES[1]:
         raise UserError("priority", f"{ask.priority} is out of range; take one from {PRIORITIES[0]} to {PRIORITIES[1]}")
-    if ask.deadline_s is not None and not 0 < ask.deadline_s <= bounds.deadline_s:
-        raise UserError("deadline_s", f"{ask.deadline_s:g} is out of range; take more than 0 and at most {bounds.deadline_s:g}")
+    for field in ("deadline_s", "start_s"):
+        seconds = getattr(ask, field)
+        if seconds is not None and not 0 < seconds <= bounds.deadline_s:
+            raise UserError(field, f"{seconds:g} is out of range; take more than 0 and at most {bounds.deadline_s:g}")
     if ask.idempotency is not None and not _WORD.fullmatch(ask.idempotency):
         raise UserError("Idempotency-Key", "it is no key; take 1 to 200 printable ASCII characters without spaces")
     if ask.webhook is not None:
