@@ -20,7 +20,7 @@ from tiny import tiny_cascade
 
 from sotediffusion.cli.weights import group
 from sotediffusion.models.cascade import Cascade
-from sotediffusion.pipelines import StableCascadeCombinedPipeline
+from sotediffusion.pipelines import StableCascadeCombinedPipeline, StableCascadeDecoderPipeline, StableCascadePriorPipeline
 from sotediffusion.types import UserError
 from sotediffusion.weights import cache, components, hub, store
 from sotediffusion.weights.bundle import WHOLE
@@ -300,6 +300,25 @@ def test_a_variant_that_is_nowhere_is_refused_before_anything_is_fetched(server,
     assert not any("/resolve/" in line for line in server.asked)
     with pytest.raises(UserError, match=r"variant: 'fp8' is in the name of no file here, as in model\.fp8\.safetensors"):
         store.open_cascade(server.folders[DECODER], choice=replace(WHOLE, variant="fp8"))
+
+
+@pytest.mark.parametrize(("kind", "id", "other"), [
+    (StableCascadePriorPipeline, PRIOR, DECODER), (StableCascadeDecoderPipeline, DECODER, PRIOR),
+])  # fmt: skip
+def test_a_half_fetches_its_own_repository_alone(server, cascade, tmp_path, monkeypatch, kind, id, other):
+    monkeypatch.setattr(hub, "download", partial(hub.download, endpoint=server.address))
+    del server.folders[other]
+    pipe = kind.from_pretrained(id, cache_dir=tmp_path / "cache")
+    assert torch.equal(pipe.text_encoder.text_projection.weight, cascade.text.text_projection.weight)
+    asked = [re.search(r"(Someone/[\w-]+)/(resolve|tree|revision)", line) for line in server.asked]
+    assert {found[1] for found in asked if found} == {id}
+
+
+def test_a_half_named_by_the_others_repository_is_fetched_from_its_own(server, cascade, tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "download", partial(hub.download, endpoint=server.address))
+    pipe = StableCascadePriorPipeline.from_pretrained(DECODER, cache_dir=tmp_path / "cache")
+    assert torch.equal(pipe.prior.clip_txt_mapper.weight, cascade.stage_c.clip_txt_mapper.weight)
+    assert not any(re.search(f"{DECODER}/resolve/.*safetensors", line) for line in server.asked)
 
 
 def test_the_command_downloads_lists_inspects_and_converts(server, tmp_path, monkeypatch):

@@ -50,7 +50,7 @@ class Conventions:
 
 @dataclass
 class Cascade:
-    """An opened set of weights: networks, tokenizer and what is known of them."""
+    """An opened set of weights: networks, tokenizer and what is known of them; of half a set the others' networks are None."""
 
     stage_a: StageA
     stage_b: StageB

@@ -21,7 +21,7 @@ from .wording import Wording, encode, orders
 class StableCascadeDecoderPipeline(Pipeline):
     """Draws the pictures that image embeddings stand for."""
 
-    networks = ("text", "stage_b", "stage_a")
+    networks = opens = ("text", "stage_b", "stage_a")
     names = {
         "decoder_steps": "num_inference_steps", "decoder_guidance": "guidance_scale", "negative": "negative_prompt",
         "width": "image_embeddings", "height": "image_embeddings",

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -47,6 +46,7 @@ class Pipeline:
     """A cascade seen through diffusers' interface."""
 
     networks: ClassVar[tuple[str, ...]] = ()  # the parts that `to` moves, the one that `device` speaks of first
+    opens: ClassVar[tuple[str, ...]] = WHOLE.parts  # those that `from_pretrained` looks for
     scheduler = prior_scheduler = Scheduler()
     names: ClassVar[dict[str, str]] = {}  # arguments by the names that an order has for them
     unsaid: ClassVar[tuple[str, ...]] = ()  # settings of a picture that it cannot know
@@ -67,7 +67,7 @@ class Pipeline:
         """
         for name in others:
             raise UserError(name, f"is not taken here; leave it out; taken are {', '.join(TAKEN)}")
-        choice = replace(WHOLE, variant=variant or "")
+        choice = Choice(cls.opens, variant or "")
         cache = None if cache_dir is None else Path(cache_dir)
         where = _located(str(pretrained_model_name_or_path), revision, cache, choice)
         cascade = store.open_cascade(where, _floating(torch_dtype) or torch.float32, choice=choice)

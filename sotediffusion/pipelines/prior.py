@@ -22,6 +22,7 @@ class StableCascadePriorPipeline(Pipeline):
     """Draws Stage C latents, the image embeddings that a decoder pipeline takes."""
 
     networks = ("text", "stage_c", "image")
+    opens = (*networks, "previewer")  # which callbacks like to show their latents by
     names = {"steps": "num_inference_steps", "guidance": "guidance_scale", "negative": "negative_prompt"}
     prior = Component("stage_c")
     text_encoder = Component("text")

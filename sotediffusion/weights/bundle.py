@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -160,9 +160,9 @@ class Bundle:
         """Names of the parts that drawing needs and that are not here."""
         return [name for name in REQUIRED if name not in self.parts]
 
-    def require(self) -> None:
-        """UserError where a part that drawing needs is missing, with where to get it."""
-        for name in self.missing():
+    def require(self, chosen: Collection[str] = REQUIRED) -> None:
+        """UserError where a part that was chosen and that drawing needs is missing, with where to get it."""
+        for name in (name for name in self.missing() if name in chosen):
             flag, place = WHERE[name]
             others = f" (besides: {', '.join(self.skipped)})" if self.skipped else ""
             raise UserError(name, f"is missing, found only {', '.join(sorted(self.parts)) or 'nothing'}{others}; "

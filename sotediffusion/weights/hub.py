@@ -17,9 +17,8 @@ from .licences import PUBLISHED
 from .reading import COMBINED, DECODER, EXTRAS, INDEX_FILE, MODEL_FILE, PRIOR, connected_ids
 
 SMALL = (".json", ".txt", ".md", ".toml", ".model")  # always fetched, with licences and notices
-COMPONENTS = {*COMBINED.values(), *PRIOR.values(), *DECODER.values()}  # diffusers' folders that are opened
 WORDS = ("LICENSE", "NOTICE", "README")
-ROLES = ("prior", "decoder")  # what a README may name as the other half
+ROLES = {"prior": "stage_c", "decoder": "stage_b"}  # what a README may name as the other half, and what that is for
 
 
 class Silent(tqdm):
@@ -40,7 +39,7 @@ class Fetched:
 
 def download(id: str, revision: str | None = None, cache: Path | None = None, endpoint: str | None = None,
              progress: type[Any] | None = None, choice: Choice = WHOLE) -> list[Fetched]:
-    """Fetches a repository, and the prior or decoder that its README names; what is there already is not fetched again.
+    """Fetches a repository, and the prior or decoder that its README names, if chosen; what is there already stays as it is.
 
     `revision`: branch, tag or commit of the repository asked for. `progress`: a tqdm class. `choice`: what of it. A connection
     that breaks is taken up where it broke. UserError: unknown id or revision, a closed repository, no connection, a full disk.
@@ -50,7 +49,8 @@ def download(id: str, revision: str | None = None, cache: Path | None = None, en
         return _fetch(id, revision, cache, endpoint, progress, choice)
 
     first = fetch(id, revision)
-    others = [name for role in ROLES for name in connected_ids(first.path, role) if name != id]
+    roles = [role for role, stage in ROLES.items() if stage in choice.parts]
+    others = [name for role in roles for name in connected_ids(first.path, role) if name != id]
     return [first, *(fetch(name) for name in others)]
 
 
@@ -62,9 +62,9 @@ def _fetch(
     try:
         files = huggingface_hub.HfApi(endpoint=endpoint).list_repo_files(id, revision=revision)
         wanted = wanted_files(files, choice)
-        if not any(name.endswith(".safetensors") for name in wanted):
+        if not any(name.endswith(".safetensors") for name in files):
             raise UserError("id", f"{id} holds no safetensors; only safetensors are fetched, choose another repository")
-        _check_variant(id, wanted, choice)
+        _check_variant(id, files, choice)
         path = huggingface_hub.snapshot_download(
             id, revision=revision, cache_dir=cache, endpoint=endpoint, allow_patterns=wanted, tqdm_class=progress or Silent
         )
@@ -75,8 +75,8 @@ def _fetch(
     return Fetched(id, Path(path).name, Path(path))
 
 
-def _check_variant(id: str, wanted: Iterable[str], choice: Choice) -> None:
-    if choice.variant and choice.variant not in {variant_of(Path(name).name) for name in wanted}:
+def _check_variant(id: str, files: Iterable[str], choice: Choice) -> None:
+    if choice.variant and choice.variant not in {variant_of(Path(name).name) for name in files}:
         raise UserError("variant", f"{id} has no files of the variant {choice.variant!r}; leave it out for the plain ones")
 
 
@@ -84,15 +84,18 @@ def wanted_files(files: Iterable[str], choice: Choice = WHOLE) -> list[str]:
     """Which files of a repository a cascade is opened from: no pickles, and of each part one copy, the variant chosen if there.
 
     Where there are diffusers' folders, Stability's original files beside them are left out, and so is the decoder's own text
-    encoder: the prior's serves both stages.
+    encoder where Stage C is chosen: the prior's serves both stages.
     """
     files = list(files)
     small = [name for name in files if name.endswith(SMALL) or Path(name).name.startswith(WORDS)]
     weights = [name for name in files if name.endswith(".safetensors")]
     if INDEX_FILE in files:
-        weights = [name for name in weights if name.split("/")[0] in COMPONENTS or name in EXTRAS.values()]
-        alone = any(name.startswith("decoder/") for name in files) and not any(name.startswith("prior_prior/") for name in files)
-        weights = [name for name in weights if not (alone and name.startswith("text_encoder/"))]
+        layouts = (COMBINED, PRIOR, DECODER, EXTRAS)
+        places = {place for layout in layouts for part, place in layout.items() if part in choice.parts}
+        folders = {name.split("/")[0] for name in files}
+        if "decoder" in folders and "prior" not in folders and ("stage_c" in choice.parts or "prior_prior" in folders):
+            places -= {"text_encoder"}
+        weights = [name for name in weights if name.split("/")[0] in places]
         return _one_copy(small + weights, choice.variant)
     return small + weights
 

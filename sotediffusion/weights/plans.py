@@ -12,7 +12,7 @@ from ..config import to_toml
 from ..models.cascade import SIZES
 from . import configs, formats, licences
 from .bundle import TOKENIZER_FILES, Bundle, in_order
-from .reading import COMBINED, DECODER, EXTRAS, INDEX_FILE, MODEL_FILE, PRIOR, TEXT_SIBLINGS
+from .reading import COMBINED, DECODER, EXTRAS, INDEX_FILE, MODEL_FILE, PRIOR, SPARE, TEXT_SIBLINGS
 from .tensors import Stored
 
 SHARD_BYTES = 10_000_000_000  # files of diffusers' layout are cut at this size, as it does itself
@@ -147,7 +147,7 @@ def _diffusers(bundle: Bundle, path: Path) -> Plan:
         f"{folder}/{INDEX_FILE}": _json(configs.model_index(index, "StableCascadeCombinedPipeline")),
         f"{folder}/scheduler/scheduler_config.json": _json(configs.SCHEDULER_JSON),
         f"{folder}/prior_scheduler/scheduler_config.json": _json(configs.SCHEDULER_JSON),
-        **_components(bundle, COMBINED, folder), **_components(bundle, {"text": "text_encoder"}, folder),
+        **_components(bundle, COMBINED, folder), **_components(bundle, SPARE, folder),
         **_transformers_tokenizer(bundle, f"{folder}/tokenizer"),
         **_transformers_tokenizer(bundle, f"{folder}/prior_tokenizer"), **_extras(bundle, folder), **_terms(bundle, folder),
         **_extractor(bundle, f"{folder}/prior_feature_extractor"),
@@ -167,7 +167,7 @@ def _connected(bundle: Bundle, path: Path) -> Plan:
         f"{decoder}/README.md": _readme(bundle, f"prior:\n- {prior}\n"),
         f"{prior}/README.md": _readme(bundle, f"decoder:\n- {decoder}\n"),
         **_components(bundle, PRIOR, prior), **_extractor(bundle, f"{prior}/feature_extractor"),
-        **_components(bundle, DECODER | {"text": "text_encoder"}, decoder),
+        **_components(bundle, DECODER | SPARE, decoder),
     }  # fmt: skip
     for folder in (decoder, prior):
         plan[f"{folder}/scheduler/scheduler_config.json"] = _json(configs.SCHEDULER_JSON)

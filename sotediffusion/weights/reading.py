@@ -26,6 +26,7 @@ COMBINED = {
 }  # fmt: skip
 PRIOR = {"stage_c": "prior", "text": "text_encoder", "image": "image_encoder"}
 DECODER = {"stage_b": "decoder", "stage_a": "vqgan"}
+SPARE = {"text": "text_encoder"}  # of a decoder's own, for where the prior is not
 EXTRAS = {"effnet": "effnet_encoder.safetensors", "previewer": "previewer.safetensors"}  # beside diffusers' folders
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 PICKLE_ADVICE = "`sote weights convert --unsafe-pickle`"
@@ -289,13 +290,16 @@ def _weight_files_of(folder: Path) -> list[Path]:
 def _diffusers(folder: Path, choice: Choice) -> Bundle:
     if (folder / COMBINED["stage_c"]).is_dir():
         return _from_components("diffusers", (folder, folder), COMBINED, "prior_tokenizer", choice)
-    if (folder / PRIOR["stage_c"]).is_dir():
-        prior, decoder = folder, _connected(folder, "decoder")
-    elif (folder / DECODER["stage_b"]).is_dir():
-        prior, decoder = _connected(folder, "prior"), folder
-    else:
+    is_prior, is_decoder = ((folder / places[stage]).is_dir() for places, stage in ((PRIOR, "stage_c"), (DECODER, "stage_b")))
+    if not is_prior and not is_decoder:
         raise UserError("model", f"{folder} holds neither prior/ nor decoder/; give the folder of a Stable Cascade")
+    if is_decoder and "stage_c" not in choice.parts and _weight_files_of(folder / SPARE["text"]):
+        return _from_components("diffusers-connected", (folder, folder), DECODER | SPARE, "tokenizer", choice)
+    prior = folder if is_prior else _connected(folder, "prior")
     first = _from_components("diffusers-connected", (prior, folder), PRIOR, "tokenizer", choice)
+    if "stage_b" not in choice.parts:
+        return first
+    decoder = folder if is_decoder else _connected(folder, "decoder")
     second = _from_components("diffusers-connected", (decoder, folder), DECODER, "tokenizer", choice)
     first.parts.update({name: part for name, part in second.parts.items() if name not in first.parts})
     first.license = first.license or second.license

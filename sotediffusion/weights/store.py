@@ -14,7 +14,7 @@ from ..names import unknown
 from ..text.tokenizer import ClipTokenizer, FolderTokenizer
 from ..types import UserError
 from . import lora_merge, shapes
-from .bundle import WHOLE, Bundle, Choice, Part, Parts, in_order
+from .bundle import REQUIRED, WHOLE, Bundle, Choice, Part, Parts, in_order
 from .lora import read as read_lora
 from .reading import Where, read
 from .tensors import in_memory
@@ -31,7 +31,7 @@ __all__ = [
 
 def open_cascade(where: Where, dtype: torch.dtype | str | None = None, device: torch.device | str = "cpu",
                  choice: Choice = Choice()) -> Cascade:  # fmt: skip
-    """Opens a whole cascade from any layout, ready to draw.
+    """Opens a whole cascade from any layout, ready to draw, or the parts of it that are chosen.
 
     `where`: a file, a folder, a TOML of parts, or parts by name. `choice`: what of it. `dtype` is what it computes in; None keeps
     every part as stored. float16 is not for Stage C, which overflows in it and gets bfloat16, or float32 where the device has
@@ -40,11 +40,12 @@ def open_cascade(where: Where, dtype: torch.dtype | str | None = None, device: t
     """
     kind, device = dtype_named(dtype), present(device)
     bundle = read(where, choice=choice)
-    bundle.require()
+    bundle.require(choice.parts)
     bundle.settle()
     tokenizer = _tokenizer(bundle)
     kinds, notes = _kinds(bundle, kind, device)
-    networks: dict[str, Any] = {name: _load(part, kinds[name], device) for name, part in bundle.parts.items()}
+    networks: dict[str, Any] = dict.fromkeys(REQUIRED)
+    networks |= {name: _load(part, kinds[name], device) for name, part in bundle.parts.items()}
     return Cascade(
         **networks, tokenizer=tokenizer, config=_config(bundle), conventions=bundle.conventions, name=bundle.name,
         license=bundle.license, hashes={name: part.hash for name, part in bundle.parts.items()}, notes=notes,
@@ -91,7 +92,7 @@ def _config(bundle: Bundle) -> CascadeConfig:
 def _kinds(bundle: Bundle, dtype: torch.dtype | None, device: torch.device) -> tuple[dict[str, torch.dtype | None], list[str]]:
     """What each part computes in, and what the user should know about it."""
     kinds: dict[str, torch.dtype | None] = {name: dtype for name in bundle.parts}
-    if dtype != torch.float16:
+    if dtype != torch.float16 or "stage_c" not in kinds:
         return kinds, []
     kinds["stage_c"], note = stage_c_kind(device)
     return kinds, [note]
