@@ -240,7 +240,8 @@ class Gateway:
         self.shelf.check_room()
         name = None if init is None else self.shelf.put(id, init, _SUFFIX[sniff(init)])
         try:
-            job = self.store.submit(_job(id, owner, settled, name, self.store), settled.longest)
+            asked = None if ask.idempotency is None else admission.fingerprint(ask)
+            job = self.store.submit(_job(id, owner, settled, name, self.store, asked), settled.longest)
         except BaseException:
             self.shelf.remove_job(id)
             raise
@@ -254,13 +255,13 @@ def round_size(width: int, height: int) -> tuple[int, int]:
     return -(-width // SIDE_STEP) * SIDE_STEP, -(-height // SIDE_STEP) * SIDE_STEP
 
 
-def _job(id: str, owner: str, ask: Ask, init: str | None, store: JobStore) -> Job:
+def _job(id: str, owner: str, ask: Ask, init: str | None, store: JobStore, asked: str | None) -> Job:
     request = pack(replace(ask.request, init=None), init)
     assert ask.model is not None
     loras = tuple(asdict(lora) for lora in ask.loras)
     return Job(
         id, owner, request, ask.model, loras, ask.origin, ask.priority, _after(ask.deadline_s, store),
-        _after(ask.start_s, store), ask.webhook, ask.idempotency,
+        _after(ask.start_s, store), ask.webhook, ask.idempotency, asked,
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from sotediffusion.serve.doors.forms import data_url, faults
 from sotediffusion.serve.gateway import Gateway, NoSuch
 from sotediffusion.serve.storage.jobs import Job, JobState, StoredPicture
 from sotediffusion.serve.walls.admission import MILD
-from sotediffusion.serve.walls.problems import Trouble
+from sotediffusion.serve.walls.problems import REUSED, Trouble
 
 REQUEST_ID = "x-fal-request-id"
 CHECKER = "X-Sote-Safety-Checker"
@@ -46,8 +46,8 @@ def told(trouble: Trouble) -> tuple[int, dict[str, Any], dict[str, str]]:
     """Status, body and headers of an error."""
     if trouble.status == 422 and trouble.field not in AROUND:
         return 422, {"detail": _listed(trouble)}, {}
-    status = 400 if trouble.status == 422 else trouble.status
-    kind = "bad_request" if status == 400 else _ERROR_TYPES.get(trouble.code)
+    status = 400 if trouble.status == 422 and trouble.code != REUSED else trouble.status
+    kind = "bad_request" if status in (400, 422) else _ERROR_TYPES.get(trouble.code)
     if kind is None:
         return status, {"detail": trouble.message}, {}
     headers = {"X-Fal-Error-Type": kind, "X-Fal-Retryable": "true" if status in (502, 503) else "false"}

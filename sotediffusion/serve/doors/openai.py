@@ -20,7 +20,7 @@ from sotediffusion.serve.events import event_stream, sse
 from sotediffusion.serve.gateway import Ask, Gateway, Lora, NoSuch, round_size
 from sotediffusion.serve.storage.jobs import Job, StoredPicture
 from sotediffusion.serve.walls.callers import Caller, needs
-from sotediffusion.serve.walls.problems import Problem, Trouble, json_object, readable
+from sotediffusion.serve.walls.problems import REUSED, Problem, Trouble, json_object, readable
 from sotediffusion.types import Request
 
 PREFIXES = ("/v1/",)
@@ -99,9 +99,11 @@ def size_of(text: str | None) -> tuple[int | None, int | None]:
 
 
 def problem(trouble: Trouble) -> Response:
-    """An error as OpenAI's clients read it. A fault in a body is 400 there; only a picture too large for this server is 422."""
+    """An error as OpenAI's clients read it. A fault in a body is 400 there; a picture too large for this server and a
+    key used again for another order are 422."""
     error = error_of(trouble)
-    status = 400 if trouble.status == 422 and error["param"] != "size" else trouble.status
+    same = error["param"] == "size" or trouble.code == REUSED
+    status = 400 if trouble.status == 422 and not same else trouble.status
     return JSONResponse({"error": error}, status, dict(trouble.headers))
 
 

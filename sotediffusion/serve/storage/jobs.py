@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from sotediffusion.types import Request
+from sotediffusion.types import Request, UserError
 
 LOCAL = "local"  # the owner where no keys are asked for
 
@@ -78,6 +78,7 @@ class Job:
     start_by: float | None = None  # when it expires unless a worker has begun it; None from its first claim on
     webhook: str | None = None  # who is told of its end
     idempotency: str | None = None  # the caller's word for "this one order", however often it arrives
+    asked: str | None = None  # a hash of all that the caller said, where there is such a word; see `fingerprint`
     created: float = 0.0
     started: float | None = None  # the last claim
     finished: float | None = None
@@ -106,6 +107,14 @@ class QueueFull(Exception):
         super().__init__(f"{whose}; try again in {retry_after:.0f} s")
         self.length = length
         self.retry_after = retry_after
+
+
+class KeyReused(UserError):
+    """The caller's word for one order came with another one."""
+
+    def __init__(self) -> None:
+        super().__init__("Idempotency-Key", "another order was sent with this key before; take a new one for each order, or send "
+                                            "the same order to hear of it again")  # fmt: skip
 
 
 class StoreDown(Exception):

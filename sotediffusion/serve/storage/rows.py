@@ -11,7 +11,7 @@ from sotediffusion.serve.storage.schema import jobs
 
 Which = Sequence[sa.ColumnElement[bool]]  # conditions on jobs that all hold
 
-_ASKED = ("id", "owner", "request", "model", "origin", "priority", "deadline", "start_by", "webhook", "idempotency")
+_ASKED = ("id", "owner", "request", "model", "origin", "priority", "deadline", "start_by", "webhook", "idempotency", "asked")
 _TOLD = ("created", "started", "finished", "alone", "attempts", "fence", "worker", "lease_until", "version")
 
 

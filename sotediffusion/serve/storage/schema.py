@@ -21,7 +21,7 @@ from sqlalchemy import (
     true,
 )
 
-VERSION = 3  # of the tables; `upgrades` knows the steps from earlier ones, and a later one is not opened
+VERSION = 4  # of the tables; `upgrades` knows the steps from earlier ones, and a later one is not opened
 
 metadata = MetaData()
 
@@ -76,6 +76,7 @@ jobs = Table(
     Column("favourites", Integer, nullable=False),
     Column("version", Integer, nullable=False),
     Column("start_by", Float(53)),
+    Column("asked", Text),
     sqlite_autoincrement=True,  # a number is never given twice, also after a purge
 )
 

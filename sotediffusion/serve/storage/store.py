@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sotediffusion.serve.storage import changes, lines
 from sotediffusion.serve.storage.allowances import allowed, shortest
 from sotediffusion.serve.storage.database import Database
-from sotediffusion.serve.storage.jobs import Failure, Job, JobState, Progress, QueueFull, StoredPicture
+from sotediffusion.serve.storage.jobs import Failure, Job, JobState, KeyReused, Progress, QueueFull, StoredPicture
 from sotediffusion.serve.storage.rows import locked, new_row, result_values, to_job
 from sotediffusion.serve.storage.schema import ENDED, QUEUED, RUNNING, SHELVED, deliveries, jobs, keys
 from sotediffusion.types import UserError
@@ -51,12 +51,14 @@ class JobStore:
     def submit(self, job: Job, longest: int | None = None) -> Job:
         """Accept a job; it is on the disk when this returns. The same id, or idempotency key of its owner, gives the earlier job.
 
-        Raises QueueFull at the bound of all jobs, of the owner's, or at `longest`, the bound that the caller asks for, and
-        UserError when the owner's pictures fill their quota.
+        Raises QueueFull at the bound of all jobs, of the owner's, or at `longest`, the bound that the caller asks for, KeyReused
+        where that key came with another order, and UserError when the owner's pictures fill their quota.
         """
         with self.database.write() as connection:
             self.database.lock(connection, lines.LINES)  # bounds and idempotency keys hold between gateways, too
             if earlier := _earlier(connection, job):
+                if None not in (earlier.asked, job.asked) and earlier.asked != job.asked:
+                    raise KeyReused
                 return earlier
             self._check_room(connection, job.owner, longest)
             line = lines.line_of(connection, job.owner, job.model, job.priority)

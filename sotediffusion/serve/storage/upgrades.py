@@ -9,6 +9,7 @@ from sotediffusion.serve.storage.schema import JOBS_TO_BEGIN, VERSION, jobs, key
 ADDED: dict[int, tuple[sa.Column | sa.Index, ...]] = {
     2: (keys.c.waiting, keys.c.bytes, keys.c.keep_s),
     3: (jobs.c.start_by, JOBS_TO_BEGIN),
+    4: (jobs.c.asked,),
 }
 
 

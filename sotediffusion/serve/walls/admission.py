@@ -1,9 +1,11 @@
 """What comes in: an order checked against this server's bounds, the model's ranges and the policy, before it becomes a job."""
 
+import json
 import re
 import secrets
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 
 from sotediffusion.limits import MAX_PROMPT, validate
 from sotediffusion.names import unknown
@@ -12,6 +14,7 @@ from sotediffusion.safety.policy import check_request
 from sotediffusion.safety.rating import RATINGS
 from sotediffusion.serve.doors.wildcards import Wildcards
 from sotediffusion.serve.menu import Menu, Offer
+from sotediffusion.serve.storage.jobs import pack
 from sotediffusion.serve.webhooks.addresses import check_url
 from sotediffusion.types import Request, UserError
 
@@ -82,6 +85,14 @@ def admit(
     _check_bounds(request, bounds)
     check_request(request.prompt, request.negative, request.guidance, request.decoder_guidance)
     return replace(ask, request=request, model=offer.name)
+
+
+def fingerprint(ask: Ask) -> str:
+    """A hash of an order as its caller said it, before a seed and the like are chosen: the same for the same words only."""
+    init = None if ask.request.init is None else sha256(ask.request.init).hexdigest()
+    said = {name: value for name, value in asdict(replace(ask, idempotency=None, longest=None)).items() if name != "request"}
+    said["origin"] = [word for word in ask.origin.split(" ") if not word.startswith("base=")]  # by which of our names it came
+    return sha256(json.dumps([said, pack(replace(ask.request, init=None), init)], sort_keys=True).encode()).hexdigest()
 
 
 def random_seed() -> int:

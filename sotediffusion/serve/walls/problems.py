@@ -11,10 +11,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from sotediffusion.serve.gateway import ClientGone, Closing, NoSuch, StillLive
-from sotediffusion.serve.storage.jobs import QueueFull, StoreDown
+from sotediffusion.serve.storage.jobs import KeyReused, QueueFull, StoreDown
 from sotediffusion.types import UserError
 
 CLIENT_CLOSED = 499  # nobody reads it; what logs call a client that has left
+REUSED = "key_reused"  # 422 in every dialect: clients repeat a 409 by themselves
 _NO_ROOM = ("disk", "quota")
 _WORDS = {404: ("not_found", "there is nothing at this address"), 405: ("wrong_method", "this address takes another method")}
 
@@ -47,6 +48,8 @@ def trouble_of(error: Exception) -> Trouble:
     """What a client is told of an exception; of a fault of ours nothing but that it happened."""
     if isinstance(error, Problem):
         return error.trouble
+    if isinstance(error, KeyReused):
+        return Trouble(422, REUSED, error.message, error.field, cause=error)
     if isinstance(error, UserError):
         status, code = (507, "no_room") if error.field in _NO_ROOM else (422, "invalid")
         return Trouble(status, code, readable(error.message), readable(error.field), cause=error)
