@@ -75,12 +75,16 @@ def _groups(source: Any, table: Any, options: dict[str, Any], verdicts_file: Pat
     from sotediffusion.curate.dedupe.reference import read_reference
     from sotediffusion.curate.dedupe.review import groups_of
     from sotediffusion.curate.dedupe.step import READS, DedupeSettings, DedupeStep
+    from sotediffusion.curate.dedupe.structure import square
     from sotediffusion.curate.dedupe.verdicts import Verdicts, read
+    from sotediffusion.curate.engine.guarded import Guarded
+    from sotediffusion.curate.pipeline import RunSettings
 
     given = {name: options[name] for name in ("radius", "candidates", "variants", "reference") if options[name] is not None}
     settings = replace(DedupeSettings(), **given)
     verdicts = read(verdicts_file) if verdicts_file else Verdicts()
-    step = DedupeStep(settings, source, verdicts, read_reference(settings.reference))
+    memory = int(RunSettings().memory_gib * 2**30)
+    step = DedupeStep(settings, Guarded(source, memory, square), verdicts, read_reference(settings.reference))
     answers = step.process(table.select(READS).combine_chunks().to_batches()[0])
     return groups_of(table.select(SHOWN).to_pylist(), answers.to_pylist())
 

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from sotediffusion.config import build, plain, to_toml
 from sotediffusion.curate.again import forget_errors
 from sotediffusion.curate.catalogue import Version, check_name, commit, versions
 from sotediffusion.curate.engine.columns import Finished
+from sotediffusion.curate.engine.guarded import Guarded
 from sotediffusion.curate.engine.local import Local
 from sotediffusion.curate.engine.lock import only_writer
 from sotediffusion.curate.engine.processes import Means
@@ -48,6 +50,11 @@ class Places:
     store: Store
     models: Path
     secrets: Mapping[str, Any]  # keys for endpoints, by the step's name
+    memory: int = 0  # bytes that opening a picture may take; 0 for any
+
+    def guarded(self, make: Callable[[Any], Any]) -> Guarded:
+        """The source for steps that are not handed pictures but open some themselves."""
+        return Guarded(self.source, self.memory, make)
 
 
 def _scan(table: Any, places: Places, before: list[Step]) -> list[Step]:
@@ -69,11 +76,14 @@ def _filter(table: Any, places: Places, before: list[Step]) -> list[Step]:
 
 
 def _dedupe(table: Any, places: Places, before: list[Step]) -> list[Step]:
+    from sotediffusion.curate.dedupe.looked import Looked
     from sotediffusion.curate.dedupe.reference import read_reference
     from sotediffusion.curate.dedupe.step import DedupeStep
+    from sotediffusion.curate.dedupe.structure import square
     from sotediffusion.curate.dedupe.verdicts import held
 
-    return [DedupeStep(table, places.source, held(places.store), read_reference(table.reference))]
+    looked = Looked(places.store)
+    return [DedupeStep(table, places.guarded(square), held(places.store), read_reference(table.reference), looked)]
 
 
 def _score(table: Any, places: Places, before: list[Step]) -> list[Step]:
@@ -105,13 +115,19 @@ def _cut(table: Any, places: Places, before: list[Step]) -> list[Step]:
 def _text(table: Any, places: Places, before: list[Step]) -> list[Step]:
     from sotediffusion.curate.text.step import TextStep
 
-    return [TextStep(table, places.source.decode, _journal(places), places.secrets.get("text"), places.models)]
+    return [TextStep(table, _see(table, places), _journal(places), places.secrets.get("text"), places.models)]
 
 
 def _prose(table: Any, places: Places, before: list[Step]) -> list[Step]:
     from sotediffusion.curate.text.step import ProseStep
 
-    return [ProseStep(table, places.source.decode, _journal(places), places.secrets.get("prose"), places.models)]
+    return [ProseStep(table, _see(table, places), _journal(places), places.secrets.get("prose"), places.models)]
+
+
+def _see(table: Any, places: Places) -> Callable[[str], Any]:
+    from sotediffusion.curate.text.answers import shrunk_pixels
+
+    return places.guarded(partial(shrunk_pixels, long_side=table.long_side)).decode
 
 
 def _rules(table: Any, places: Places, before: list[Step]) -> list[Step]:
@@ -205,6 +221,7 @@ def run(order: Order, report: Callable[[Progress], None],
 
     Last come notes by name, for people: what the listing passed over, and what the tagger ran on, which is said at once, too.
     """
+    from sotediffusion.curate.dedupe.looked import forget_looked
     from sotediffusion.curate.scan.sources import masked, open_source, passed_over, whole
     from sotediffusion.curate.text.journal import forget
 
@@ -213,7 +230,7 @@ def run(order: Order, report: Callable[[Progress], None],
         check_name(order.name, versions(store))
     with only_writer(store):
         secret = _about(store)
-        places = Places(source, store, order.models, order.secrets or {})
+        places = Places(source, store, order.models, order.secrets or {}, _memory(order))
         steps = chain(order.settings, places, order.skip)
         forget_errors(store, steps)
         runs_on = _tagger_runs_on(order, steps)
@@ -224,7 +241,9 @@ def run(order: Order, report: Callable[[Progress], None],
         with _executor(order, store, source) as executor:
             runner = Runner(store, steps, executor, report)
             ledger = runner.run(source, secret)
-        forget(_journal(places), set(runner.contents(np.flatnonzero(ledger.erased)).drop_null().to_pylist()))
+        erased = set(runner.contents(np.flatnonzero(ledger.erased)).drop_null().to_pylist())
+        forget(_journal(places), erased)
+        forget_looked(store, erased)
         runner.watch.say("committing")
         held: dict[str, str] = next((version.settings.get("notes", {}) for version in reversed(versions(store))), {})
         tagged = runs_on and (runs_on if "tag" in runner.worked else held.get("tagged on", ""))
@@ -254,9 +273,12 @@ def _taglist(steps: list[Step]) -> dict[str, str]:
     return {"taglist": lists[0]} if lists else {}
 
 
+def _memory(order: Order) -> int:
+    return int(order.settings["run"].memory_gib * 2**30)
+
+
 def _executor(order: Order, store: Store, source: Any) -> AbstractContextManager[Executor]:
-    settings = order.settings["run"]
-    means = Means(store, source, order.workers, int(settings.memory_gib * 2**30), settings.devices or (None,))
+    means = Means(store, source, order.workers, _memory(order), order.settings["run"].devices or (None,))
     if order.ray is None:
         return Local(means)
     from sotediffusion.curate.engine.cluster import Cluster

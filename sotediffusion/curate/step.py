@@ -20,15 +20,19 @@ DROP = "drop_"  # a step's column of reasons for leaving a picture out is DROP +
 LISTING = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("modified", pa.int64())])
 
 
-class Source(Protocol):
-    """Where the pictures lie; pickles, so that every worker has it. `sources.open_source(place)` gives one."""
-
-    def listing(self) -> Any:
-        """Record batches of LISTING, sorted by path, of every file that could be a picture (sidecars are not listed)."""
+class Pictures(Protocol):
+    """Where pictures are opened."""
 
     def decode(self, path: str) -> "np.ndarray[Any, Any]":
         """The whole picture as RGB uint8 (H, W, 3), upright, alpha on white. Raises ValueError with a reason of the form
         "unreadable: ..." for a file that is no good, OSError where the source cannot be reached."""
+
+
+class Source(Pictures, Protocol):
+    """Where the pictures lie; pickles, so that every worker has it. `sources.open_source(place)` gives one."""
+
+    def listing(self) -> Any:
+        """Record batches of LISTING, sorted by path, of every file that could be a picture (sidecars are not listed)."""
 
 
 class Step(ABC):

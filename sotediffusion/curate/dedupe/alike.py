@@ -8,44 +8,52 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from sotediffusion.curate.dedupe.structure import Finding, compare, square
-from sotediffusion.curate.step import Source
+from sotediffusion.curate.dedupe.looked import KINDS, UNKNOWN, Looked
+from sotediffusion.curate.dedupe.structure import compare, square
+from sotediffusion.curate.step import Pictures
 
 Array = np.ndarray[Any, Any]
 Reached = Callable[[int, int], None]
 
 ASPECT = 1.25  # pictures whose sides' ratios differ by more than this factor are not looked at
-_AT_ONCE = 4096  # pairs whose pictures are held together
+_AT_ONCE = 1024  # pairs whose pictures are held together, and on file together: a minute of work or less
 
 
 class Alike(NamedTuple):
-    """What a closer look found: rows that are another's copy, with whose and what kind; and variants, with of which."""
+    """What a closer look found: rows that are another's copy, with whose and what kind; variants, with of which; rows that could
+    not be opened, with why."""
 
     folded: dict[int, tuple[int, str]]
     variants: dict[int, int]
+    bad: dict[int, str]
 
 
-def look_closer(pairs: Array, rows: pa.RecordBatch, source: Source | None, fold_variants: bool,
-                reached: Reached | None = None) -> Alike:  # fmt: skip
+class Look(NamedTuple):
+    """How pairs are looked at."""
+
+    source: Pictures | None  # without one every pair counts as a variant, as nothing is known of it
+    looked: Looked  # what is known already, and is to be remembered
+    reached: Reached | None = None  # to be told how many pictures have been opened, of how many
+
+
+def look_closer(pairs: Array, rows: pa.RecordBatch, look: Look, fold_variants: bool) -> Alike:
     """Look at pairs of rows (P, 2), the better first, in the order of the better's rank.
 
-    A row folded into another takes no more part. Without a source every pair counts as a variant, as nothing is known of it.
-    `reached` is told how many pictures have been opened, of how many.
+    A row folded into another takes no more part.
     """
     pairs = pairs[_same_aspect(pairs, rows)]
+    kinds, bad = _kinds(pairs, rows, look)
     folded: dict[int, tuple[int, str]] = {}
     variants: dict[int, int] = {}
-    parts = [pairs[start : start + _AT_ONCE] for start in range(0, len(pairs), _AT_ONCE)]
-    opened = _Count(sum(len(np.unique(part)) for part in parts), reached)
-    for part in parts:
-        for (better, worse), finding in zip(part.tolist(), _findings(part, rows, source, opened), strict=True):
-            if finding is None or better in folded or worse in folded:
-                continue
-            if finding.kind in ("copy", "crop", "watermark") or (finding.kind == "variant" and fold_variants):
-                folded[worse] = (better, finding.kind)
-            elif finding.kind == "variant":
-                variants.setdefault(worse, better)
-    return Alike(folded, {row: other for row, other in variants.items() if row not in folded and other not in folded})
+    for (better, worse), number in zip(pairs.tolist(), kinds.tolist(), strict=True):
+        kind = "other" if number == UNKNOWN else KINDS[number]
+        if better in folded or worse in folded:
+            continue
+        if kind in ("copy", "crop", "watermark") or (kind == "variant" and fold_variants):
+            folded[worse] = (better, kind)
+        elif kind == "variant":
+            variants.setdefault(worse, better)
+    return Alike(folded, {row: other for row, other in variants.items() if row not in folded and other not in folded}, bad)
 
 
 def _same_aspect(pairs: Array, rows: pa.RecordBatch) -> Array:
@@ -54,14 +62,33 @@ def _same_aspect(pairs: Array, rows: pa.RecordBatch) -> Array:
     return np.maximum(ratio[:, 0] / ratio[:, 1], ratio[:, 1] / ratio[:, 0]) <= ASPECT
 
 
-def _findings(pairs: Array, rows: pa.RecordBatch, source: Source | None, opened: "_Count") -> list[Finding | None]:
-    if source is None:
-        return [Finding("variant", 1.0, 1.0)] * len(pairs)
+def _kinds(pairs: Array, rows: pa.RecordBatch, look: Look) -> tuple[Array, dict[int, str]]:
+    """What each pair is, as a place in KINDS, and which rows cannot be opened; what is not known yet is looked at."""
+    if look.source is None:
+        return np.full(len(pairs), KINDS.index("variant"), np.int8), {}
+    contents, looked = rows.column("sha256"), look.looked
+    kinds = looked.kinds_of(contents, pairs)
+    involved = np.unique(pairs)
+    bad = {row: looked.bad[content] for row, content in zip(involved.tolist(), contents.take(pa.array(involved)).to_pylist(),
+           strict=True) if content in looked.bad}  # fmt: skip
+    todo = np.flatnonzero((kinds == UNKNOWN) & ~np.isin(pairs, [*bad]).any(1))
+    parts = [todo[start : start + _AT_ONCE] for start in range(0, len(todo), _AT_ONCE)]
+    opened = _Count(sum(len(np.unique(pairs[part])) for part in parts), look.reached)
+    for part in parts:
+        found, failed = _findings(pairs[part], rows.column("path"), look.source, opened)
+        looked.keep(contents, pairs[part], found, {contents[row].as_py(): reason for row, reason in failed.items()})
+        kinds[part] = found
+        bad |= failed
+    return kinds, bad
+
+
+def _findings(pairs: Array, paths: pa.Array, source: Pictures, opened: "_Count") -> tuple[Array, dict[int, str]]:
     wanted = np.unique(pairs).tolist()
-    paths = rows.column("path").take(pa.array(wanted)).to_pylist()
     with ThreadPoolExecutor(len(sched_getaffinity(0))) as pool:
-        seen = dict(zip(wanted, map(opened.one_more, pool.map(lambda path: _open(source, path), paths)), strict=True))
-        return list(pool.map(lambda both: _found(seen[both[0]], seen[both[1]]), pairs.tolist()))
+        pictures = pool.map(lambda path: _open(source, path), paths.take(pa.array(wanted)).to_pylist())
+        seen = dict(zip(wanted, map(opened.one_more, pictures), strict=True))
+        kinds = list(pool.map(lambda both: _kind(seen[both[0]], seen[both[1]]), pairs.tolist()))
+    return np.array(kinds, np.int8), {row: picture for row, picture in seen.items() if isinstance(picture, str)}
 
 
 class _Count:
@@ -70,20 +97,20 @@ class _Count:
     def __init__(self, total: int, reached: Reached | None):
         self.total, self.reached, self.done = total, reached, 0
 
-    def one_more(self, picture: Array | None) -> Array | None:
+    def one_more(self, picture: Array | str) -> Array | str:
         self.done += 1
         if self.reached:
             self.reached(self.done, self.total)
         return picture
 
 
-def _open(source: Source, path: str) -> Array | None:
-    """The square of a picture; None for one that cannot be opened any more, which then resembles nothing."""
+def _open(source: Pictures, path: str) -> Array | str:
+    """The square of a picture; the reason for one that cannot be opened."""
     try:
         return square(source.decode(path))
-    except ValueError:
-        return None
+    except ValueError as error:
+        return str(error)
 
 
-def _found(one: Array | None, other: Array | None) -> Finding | None:
-    return None if one is None or other is None else compare(one, other)
+def _kind(one: Array | str, other: Array | str) -> int:
+    return UNKNOWN if isinstance(one, str) or isinstance(other, str) else KINDS.index(compare(one, other).kind)

@@ -10,13 +10,14 @@ import pyarrow.compute as pc
 
 from sotediffusion.config import plain
 from sotediffusion.curate.dedupe import heirs
-from sotediffusion.curate.dedupe.alike import look_closer
+from sotediffusion.curate.dedupe.alike import Alike, Look, look_closer
 from sotediffusion.curate.dedupe.crops import crop_pairs
 from sotediffusion.curate.dedupe.groups import Nodes, stars
+from sotediffusion.curate.dedupe.looked import Looked
 from sotediffusion.curate.dedupe.neighbours import MAX_RADIUS, Pairs, near_pairs
 from sotediffusion.curate.dedupe.phash import BYTES, hash_array
 from sotediffusion.curate.dedupe.verdicts import Verdicts
-from sotediffusion.curate.step import Source, WholeStep
+from sotediffusion.curate.step import Pictures, WholeStep
 from sotediffusion.types import UserError
 
 Array = np.ndarray[Any, Any]
@@ -55,22 +56,24 @@ NO_REFERENCE = Reference(np.zeros((0, BYTES), np.uint8), (), "")
 class DedupeStep(WholeStep):
     """Groups of near-duplicates, each around the picture that is kept; see DedupeSettings for what counts as one.
 
-    Without a source nothing can be looked at: candidates are then only named.
+    Without a source nothing can be looked at: candidates are then only named. A picture that turns out not to open is left out,
+    and its group is found anew without it.
     """
 
     name = "dedupe"
-    version = 1
+    version = 2
     reads = (*READS, *heirs.ASIDES)
     asides = heirs.ASIDES
     otherwise = ", or compare hashes alone with -s dedupe.candidates=0 -s dedupe.crops=0"
     writes = WRITES
 
-    def __init__(self, settings: DedupeSettings = DedupeSettings(), source: Source | None = None,
-                 verdicts: Verdicts = Verdicts(), reference: Reference = NO_REFERENCE):  # fmt: skip
+    def __init__(self, settings: DedupeSettings = DedupeSettings(), source: Pictures | None = None,
+                 verdicts: Verdicts = Verdicts(), reference: Reference = NO_REFERENCE, looked: Looked | None = None):  # fmt: skip
         for name in ("radius", "candidates"):
             if not 0 <= getattr(settings, name) <= MAX_RADIUS:
                 raise UserError(f"dedupe.{name}", f"{getattr(settings, name)} is out of range; take 0 to {MAX_RADIUS}")
         self.settings, self.source, self.verdicts, self.reference = settings, source, verdicts, reference
+        self.looked = looked or Looked()
 
     def identity(self) -> dict[str, Any]:
         """The settings, the verdicts and the content of the reference set."""
@@ -79,8 +82,13 @@ class DedupeStep(WholeStep):
     def process(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """Answers for every row; one without a hash takes no part and gets nulls."""
         hashed = np.flatnonzero(np.asarray(pc.is_valid(rows.column("phash"))))
-        found = find(rows.take(pa.array(hashed)), self)
-        return pa.record_batch(_columns(rows, hashed, found, self), schema=WRITES)
+        bad: dict[int, str] = {}
+        while True:
+            found = find(rows.take(pa.array(hashed)), self)
+            if not found.bad:
+                return pa.record_batch(_columns(rows, hashed, found, self, bad), schema=WRITES)
+            bad |= {int(hashed[place]): reason for place, reason in found.bad.items()}
+            hashed = np.delete(hashed, [*found.bad])
 
 
 @dataclass
@@ -91,6 +99,7 @@ class Found:
     kind: dict[int, str]  # of rows that a closer look folded into another; all others left out are copies
     distance: Array  # (N,) int16 bits between a row and its keeper
     candidate: dict[int, int]
+    bad: dict[int, str]  # rows that cannot be opened, which spoils all the rest of this
 
 
 def find(rows: pa.RecordBatch, step: DedupeStep) -> Found:
@@ -107,9 +116,10 @@ def find(rows: pa.RecordBatch, step: DedupeStep) -> Found:
     order = _in_order(nodes.rows_in(near), rows, step, before)
     keeper = stars(nodes, near, order)
     looked = _to_look_at(_where(pairs, pairs.distance > settings.radius), nodes, keeper, rows, step)
-    alike = look_closer(looked, rows, step.source, settings.variants == "keep one", step.reached)
-    named = alike.variants if settings.variants == "link" or step.source is None else {}
-    return _settled(hashes, keeper, alike.folded, named, before)
+    alike = look_closer(looked, rows, Look(step.source, step.looked, step.reached), settings.variants == "keep one")
+    if settings.variants != "link" and step.source is not None:
+        alike = alike._replace(variants={})
+    return _settled(hashes, keeper, alike, before)
 
 
 def _to_look_at(far: Pairs, nodes: Nodes, keeper: Array, rows: pa.RecordBatch, step: DedupeStep) -> Array:
@@ -174,19 +184,20 @@ def _where(pairs: Pairs, mask: Array) -> Pairs:
     return Pairs(*(column[mask] for column in pairs))
 
 
-def _settled(hashes: Array, keeper: Array, folded: dict[int, tuple[int, str]], candidate: dict[int, int], before: int) -> Found:
+def _settled(hashes: Array, keeper: Array, alike: Alike, before: int) -> Found:
     """Rows follow their keeper where that was folded into another."""
     final = np.arange(len(keeper))
-    for row, (into, _) in folded.items():
+    for row, (into, _) in alike.folded.items():
         final[row + before] = into + before
     keeper = final[keeper]
     moved = np.flatnonzero(keeper != np.arange(len(keeper)))
     distance = np.zeros(len(keeper), np.int16)
     distance[moved] = np.bitwise_count(hashes[moved] ^ hashes[keeper[moved]]).sum(1)
-    return Found(keeper[before:] - before, {row: kind for row, (_, kind) in folded.items()}, distance[before:], candidate)
+    kinds = {row: kind for row, (_, kind) in alike.folded.items()}
+    return Found(keeper[before:] - before, kinds, distance[before:], alike.variants, alike.bad)
 
 
-def _columns(rows: pa.RecordBatch, hashed: Array, found: Found, step: DedupeStep) -> list[pa.Array]:
+def _columns(rows: pa.RecordBatch, hashed: Array, found: Found, step: DedupeStep, bad: dict[int, str]) -> list[pa.Array]:
     numbers, paths = np.asarray(rows.column("row")).take(hashed), rows.column("path")
     left_out = found.keeper != np.arange(len(hashed))
     outside = found.keeper < 0
@@ -199,7 +210,7 @@ def _columns(rows: pa.RecordBatch, hashed: Array, found: Found, step: DedupeStep
     candidate = np.full(len(rows), -1, np.int64)
     for place, other in found.candidate.items():
         candidate[hashed[place]] = numbers[other]
-    reasons: list[str | None] = [None] * len(rows)
+    reasons: list[str | None] = [bad.get(place) for place in range(len(rows))] if bad else [None] * len(rows)
     for place in np.flatnonzero(left_out).tolist():
         keeper = int(found.keeper[place])
         reasons[hashed[place]] = (

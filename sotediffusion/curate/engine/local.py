@@ -84,7 +84,7 @@ class Local:
                     return
         except Died:
             assert isinstance(placed.step, WholeStep)
-            said = f"{placed.name} {worker.end()} while it compared pictures: memory ran out, or one of them kills its decoder"
+            said = f"{placed.name} {worker.end()} while it compared pictures, for want of memory most likely"
             raise UserError("workers", f"{said}; give the machine more{placed.step.otherwise}, and run again") from None
         finally:
             self.spare.give([worker])

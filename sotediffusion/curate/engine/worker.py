@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
@@ -21,7 +21,7 @@ from sotediffusion.curate.engine.progress import EVERY
 from sotediffusion.curate.engine.shards import Placed, Rows, gather
 from sotediffusion.curate.engine.store import Store
 from sotediffusion.curate.engine.work import Bench, Stage, Task, compare
-from sotediffusion.curate.step import PictureStep, Source, View
+from sotediffusion.curate.step import Pictures, PictureStep, Source, View
 from sotediffusion.types import UserError
 
 _PR_SET_PDEATHSIG = 1
@@ -163,6 +163,18 @@ class _Worker:
             except ValueError as error:
                 failed[int(job.rows[place])] = str(error)
         yield ("decoded", failed)
+
+    def on_source(self, source: Pictures, make: Callable[[Any], Any]) -> Iterator[Any]:
+        self.source, self.make = source, make
+        yield from ()
+
+    def on_see(self, path: str) -> Iterator[Any]:
+        try:
+            yield ("seen", self.make(self.source.decode(path)))
+        except ValueError as error:
+            yield ("no picture", str(error))
+        except OSError as error:
+            yield ("out of reach", str(error))
 
     def reached(self, done: int, total: int) -> None:
         """Tell the parent now and then."""

@@ -88,6 +88,11 @@ def opened(see: Callable[[], Pixels], long_side: int) -> Any:
         return Answer(error=f"unreadable: {str(error)[:200]}")
 
 
+def shrunk_pixels(pixels: Pixels, long_side: int) -> Pixels:
+    """The same as pixels again; for where a picture is opened apart from who reads it."""
+    return np.asarray(shrunk(pixels, long_side))
+
+
 def shrunk(pixels: Pixels, long_side: int) -> Any:
     """A PIL image of the pixels, at most `long_side` px long."""
     from PIL import Image
