@@ -5,10 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sotediffusion.cli.curate import read_preset
+from sotediffusion.cli.curate_models import stand_ins
+from sotediffusion.curate import pipeline
+from sotediffusion.curate.engine.store import Store
 from sotediffusion.curate.policy import SEEN, PolicyStep, TagPolicyStep, refuses, rule_digest
 from sotediffusion.curate.tag.taglist import TagList
 from sotediffusion.safety import terms
 from sotediffusion.safety.policy import check_tags
+from sotediffusion.types import UserError
 
 NAMES = ("general", "sensitive", "questionable", "explicit", "1girl", "child", "loli", "nude", "smile")
 SIDE = {"path": "a/b.png", "drop_scan": None, "side_tags": None, "side_general": None, "side_character": None,
@@ -86,3 +91,24 @@ words = st.sampled_from([*terms.MINORS[:60], *terms.SEXUAL[:60], *terms.SEXUALIS
 @given(st.lists(words, max_size=6))
 def test_the_quick_look_is_the_whole_rule(tags):
     assert refuses(tags) is (check_tags(tags) is not None)
+
+
+@pytest.mark.parametrize("step", ["text", "prose"])
+@pytest.mark.parametrize(("url", "host"), [
+    ("http://10.0.0.7:8000/v1", "10.0.0.7"), ("https://key:word@api.example.com/v1", "api.example.com"),
+    ("http://127.0.0.1.example.com/v1", "127.0.0.1.example.com"), ("http://[2001:db8::1]/v1", "2001:db8::1"),
+    ("http://127.0.0.1:8000/v1", None), ("http://localhost/v1", None), ("http://[::1]:8000/v1", None),
+])  # fmt: skip
+def test_no_picture_leaves_the_machine_before_the_policy_has_read_its_tags(tmp_path, step, url, host):
+    settings = read_preset("miniature", (f"{step}.backend=endpoint", f'{step}.endpoint.url="{url}"'))
+    places = pipeline.Places(None, Store(tmp_path), stand_ins(), {})
+    skip = ("score", "dedupe", "tag")
+    if host is None:
+        assert step in [one.name for one in pipeline.chain(settings, places, skip)]
+        return
+    with pytest.raises(UserError, match=f"{step}.backend: 'endpoint' would send pictures to {host} before .*--skip {step}") as said:
+        pipeline.chain(settings, places, skip)
+    assert "word" not in str(said.value)
+    assert step not in [one.name for one in pipeline.chain(settings, places, (*skip, step))]
+    if "@" not in url:
+        assert step in [one.name for one in pipeline.chain(settings, places, skip[:2])]

@@ -115,13 +115,26 @@ def _cut(table: Any, places: Places, before: list[Step]) -> list[Step]:
 def _text(table: Any, places: Places, before: list[Step]) -> list[Step]:
     from sotediffusion.curate.text.step import TextStep
 
+    _check_seen("text", table, before)
     return [TextStep(table, _see(table, places), _journal(places), places.secrets.get("text"), places.models)]
 
 
 def _prose(table: Any, places: Places, before: list[Step]) -> list[Step]:
     from sotediffusion.curate.text.step import ProseStep
 
+    _check_seen("prose", table, before)
     return [ProseStep(table, _see(table, places), _journal(places), places.secrets.get("prose"), places.models)]
+
+
+def _check_seen(name: str, table: Any, before: list[Step]) -> None:
+    """UserError where pictures would leave this machine that the policy has not seen tags of."""
+    from sotediffusion.curate.policy import TagPolicyStep
+    from sotediffusion.curate.text.endpoint import host_elsewhere
+
+    host = host_elsewhere(table.endpoint) if table.backend == "endpoint" else None
+    if host is not None and not any(isinstance(step, TagPolicyStep) for step in before):
+        raise UserError(f"{name}.backend", f"'endpoint' would send pictures to {host[:80]} before the policy has read their "
+                        f"tags; leave out --skip tag, take a server on this machine, or go on with --skip {name}")  # fmt: skip
 
 
 def _see(table: Any, places: Places) -> Callable[[str], Any]:

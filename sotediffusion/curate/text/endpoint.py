@@ -13,6 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from io import BytesIO
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -81,6 +82,16 @@ def check_endpoint(settings: EndpointSettings, field: str) -> None:
     if settings.concurrency < 1 or settings.retries < 0 or settings.timeout <= 0 or settings.backoff < 0:
         raise UserError(field, f"concurrency {settings.concurrency}, retries {settings.retries}, timeout {settings.timeout:g}, "
                         f"backoff {settings.backoff:g}: from 1, above 0 and twice from 0 is allowed")  # fmt: skip
+
+
+def host_elsewhere(settings: EndpointSettings) -> str | None:
+    """The server's host; None where it is the machine that asks."""
+    host = urlsplit(settings.url).hostname or ""
+    try:
+        here = ip_address(host).is_loopback
+    except ValueError:
+        here = host == "localhost"
+    return None if here else host
 
 
 class Endpoint:
