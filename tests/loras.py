@@ -5,9 +5,11 @@ from pathlib import Path
 import torch
 from tiny import tiny_cascade
 
-from sotediffusion.weights.lora import Lora, Pair, save
+from sotediffusion.weights.lora import Lora, save
+from sotediffusion.weights.lora_kinds import Kind, Kronecker, Pair
 from sotediffusion.weights.lora_merge import places
 
+KINDS = ("lora", "dora", "columns", "lokr", "whole lokr", "lokr dora")
 ATTENTION = ("to_q", "to_k", "to_v", "out_proj", "kv_mapper.1")
 
 
@@ -19,15 +21,25 @@ def targets(part: str) -> dict[str, tuple[int, int]]:
 
 
 def random_lora(seed: int = 0, rank: int = 2, parts=("stage_c", "text"), size: float = 0.5, dtype=torch.float32,
-                ends: tuple[str, ...] = (*ATTENTION, "channelwise.0", "fc1"), **more) -> Lora:  # fmt: skip
+                kind: str = "lora", ends: tuple[str, ...] = (*ATTENTION, "channelwise.0", "fc1"), **more) -> Lora:  # fmt: skip
     random = torch.Generator().manual_seed(seed)
     pairs = {}
     for part in parts:
         for name, (out, into) in targets(part).items():
             if name.endswith(ends):
-                down, up = (torch.randn(shape, generator=random) * size for shape in ((rank, into), (out, rank)))
-                pairs[name] = Pair(down.to(dtype), up.to(dtype), torch.tensor(1.0 + seed))
+                pairs[name] = random_kind(kind, out, into, rank, lambda *shape: (torch.randn(shape, generator=random) * size
+                                                                                 ).to(dtype), torch.tensor(1.0 + seed))
     return Lora(pairs, **more)
+
+
+def random_kind(kind: str, out: int, into: int, rank: int, draw, alpha) -> Kind:
+    """A change of a weight (out, into) with the values that `draw` gives for a shape."""
+    if "lokr" in kind:
+        right = (draw(out // 2, into // 2),) if "whole" in kind else (draw(out // 2, rank), draw(rank, into // 2))
+        return Kronecker((draw(2, 2),), right, alpha, draw(out, 1) if "dora" in kind else None)
+    down, up = draw(rank, into), draw(out, rank)
+    lengths = {"dora": (out, 1), "columns": (1, into)}
+    return Pair(down, up, alpha, draw(*lengths[kind]) if kind in lengths else None)
 
 
 def lora_file(path: Path, form: str = "kohya", **more) -> Path:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loras import lora_file, random_lora, targets
+from loras import KINDS, lora_file, random_kind, random_lora, targets
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny import tiny_cascade
@@ -15,7 +15,8 @@ from tiny import tiny_cascade
 from sotediffusion.models.cascade import SIZES
 from sotediffusion.types import UserError
 from sotediffusion.weights import lora_keys, shapes
-from sotediffusion.weights.lora import Lora, Pair, read, save
+from sotediffusion.weights.lora import Lora, read, save
+from sotediffusion.weights.lora_kinds import Kronecker, Pair, tensors_of
 from sotediffusion.weights.lora_merge import changes, merge, merged, network_with, places
 from sotediffusion.weights.reading import read as read_weights
 from sotediffusion.weights.store import save_cascade
@@ -24,19 +25,34 @@ from sotediffusion.weights.store import save_cascade
 def assert_same(one: Lora, other: Lora) -> None:
     assert one.pairs.keys() == other.pairs.keys()
     for name, pair in one.pairs.items():
-        assert torch.equal(pair.down, other.pairs[name].down) and torch.equal(pair.up, other.pairs[name].up)
-        assert pair.down.dtype == other.pairs[name].down.dtype and pair.scale == other.pairs[name].scale
+        theirs = other.pairs[name]
+        assert (pair.kind, pair.rank, pair.scale, pair.by_rows) == (theirs.kind, theirs.rank, theirs.scale, theirs.by_rows)
+        ours, found = (tensors_of(replace(kind, alpha=None), "sote", name) for kind in (pair, theirs))
+        assert ours.keys() == found.keys()
+        assert all(torch.equal(ours[key], found[key]) and ours[key].dtype == found[key].dtype for key in ours)
 
 
-@pytest.mark.parametrize("form", lora_keys.FORMS)
+def forms_for(kind: str) -> list[str]:
+    """Those that have a place for it."""
+    return [form for form in lora_keys.FORMS if form != "peft" or kind in ("lora", "dora")]
+
+
+@pytest.mark.parametrize(("kind", "form"), [(kind, form) for kind in KINDS for form in forms_for(kind)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_every_form_gives_back_what_was_written_bit_by_bit(tmp_path, form, dtype):
-    lora = random_lora(3, dtype=dtype, ends=("",))
+def test_every_form_gives_back_what_was_written_bit_by_bit(tmp_path, kind, form, dtype):
+    lora = random_lora(3, dtype=dtype, kind=kind, ends=("",) if kind == "lora" else (".to_q", ".clf.1", "channelwise.0"))
     there = read(save(lora, tmp_path / "there.safetensors", form))
     assert there.form == form
     assert_same(lora, there)
-    for other in lora_keys.FORMS:
+    for other in forms_for(kind):
         assert_same(lora, read(save(there, tmp_path / f"{other}.safetensors", other)))
+
+
+@pytest.mark.parametrize("kind", ["columns", "lokr"])
+def test_what_peft_has_no_place_for_is_not_written_for_it(tmp_path, kind):
+    with pytest.raises(UserError, match="form: stage_c.* peft's form"):
+        save(random_lora(kind=kind), tmp_path / "file.safetensors", "peft")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("form", lora_keys.FORMS)
@@ -86,6 +102,61 @@ def test_packed_attention_as_a_whole_is_its_three_parts(tmp_path):
     assert torch.allclose(second.down_blocks[0][2].attention.attn.in_proj_weight, attn + up @ down, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["dora", "lokr", "lokr dora"])
+def test_packed_attention_of_other_kinds_is_its_three_parts_as_well(tmp_path, kind):
+    (out, into) = targets("stage_c")["stage_c.down_blocks.0.2.attention.attn.to_q"]
+    random = torch.Generator().manual_seed(0)
+    whole = random_kind(kind, 3 * out, into, 2, lambda *shape: torch.randn(shape, generator=random), torch.tensor(1.0))
+    if isinstance(whole, Kronecker):
+        whole = replace(whole, left=(torch.randn(6, 2),), right=(torch.randn(out // 2, 2), torch.randn(2, into // 2)))
+    key = "lora_unet_down_blocks_0_2_attention_attn_in_proj"
+    tensors = {key + suffix: tensor for suffix, tensor in tensors_of(whole, "kohya", key).items()}
+    save_file(tensors, tmp_path / "packed.safetensors")
+    lora = read(tmp_path / "packed.safetensors")
+    weight = tiny_cascade().stage_c.down_blocks[0][2].attention.attn.in_proj_weight
+    second = network_with("stage_c", tiny_cascade().stage_c, [(lora, 0.5)])
+    expected = weight + whole.change(0.5, weight)
+    assert torch.allclose(second.down_blocks[0][2].attention.attn.in_proj_weight, expected, atol=1e-6)
+    assert len(lora.pairs) == 3 and not torch.allclose(expected, weight, atol=1e-2)
+
+
+def in_exact_arithmetic(kind: Pair | Kronecker, weight: torch.Tensor, factor: float) -> torch.Tensor:
+    """The published equations in float64: of LoRA and LoKr the sum, of DoRA the fifth of Liu et al. 2024."""
+    if isinstance(kind, Pair):
+        delta = kind.up.double().flatten(1) @ kind.down.double().flatten(1)
+    else:
+        left, right = kind.left[0].double(), [half.double() for half in kind.right]
+        delta = torch.kron(left, right[0] if len(right) == 1 else right[0] @ right[1])
+    scaled = kind.alpha.double() / kind.rank if isinstance(kind, Pair) or len(kind.right) == 2 else 1.0
+    moved = weight.double() + scaled * delta
+    if kind.magnitude is not None:
+        axis = 1 if kind.magnitude.shape[0] == weight.shape[0] else 0
+        moved = kind.magnitude.double() * moved / moved.square().sum(axis, keepdim=True).sqrt()
+    return factor * (moved - weight.double())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("factor", [1.0, -0.4])
+def test_every_kind_is_its_published_equation(kind, factor):
+    random = torch.Generator().manual_seed(0)
+    change = random_kind(kind, 12, 8, 3, lambda *shape: torch.randn(shape, generator=random), torch.tensor(2.0))
+    weight = torch.randn(12, 8, generator=random)
+    assert torch.allclose(change.change(factor, weight).double(), in_exact_arithmetic(change, weight, factor), atol=3e-6)
+    assert change.shape == (12, 8)
+
+
+def test_a_convolution_is_changed_as_its_kernel_flattened():
+    random = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(shape, generator=random)  # noqa: E731
+    weight, columns = draw(6, 4 * 9), draw(1, 4, 1, 1)
+    change = Pair(draw(2, 4, 3, 3), draw(6, 2, 1, 1), None, columns).change(1.0, weight)
+    moved = change + weight
+    assert torch.allclose(moved.view(6, 4, 9).square().sum((0, 2)).sqrt(), columns.flatten().abs(), atol=1e-5)
+    rows = draw(6, 1, 1, 1)
+    product = Kronecker((draw(2, 2),), (draw(3, 2, 3, 3),), None, rows)
+    assert product.shape == (6, 36) and torch.allclose((product.change(1.0, weight) + weight).norm(dim=1), rows.flatten().abs())
+
+
 PLAIN = {".lora_down.weight": torch.ones(2, 32), ".lora_up.weight": torch.ones(128, 2), ".alpha": torch.tensor(1.0)}
 
 
@@ -107,8 +178,14 @@ def changed(**values) -> dict[str, torch.Tensor]:
     (changed(down=torch.full((2, 32), torch.nan)), "not finite"),
     (changed(down=torch.ones(2, 32, dtype=torch.int64)), "a pair has matrices of numbers"),
     (changed(alpha=torch.ones(2)), "alpha is not one number"),
-    (changed(**{"lora_unet_down_blocks_0_0_channelwise_0.dora_scale": torch.ones(1)}), "which is of DoRA"),
-    ({"lora_unet_down_blocks_0_0_channelwise_0.lokr_w1": torch.ones(1)}, "which is of LoKr"),
+    (changed(**{"lora_unet_down_blocks_0_0_channelwise_0.dora_scale": torch.ones(1)}), "for each of 128 rows nor .* 32 inputs"),
+    ({"lora_unet_down_blocks_0_0_channelwise_0.lokr_w1": torch.ones(2, 2)}, "has no lokr_w2"),
+    ({"lora_unet_down_blocks_0_0_channelwise_0.lokr_w1": torch.ones(1),
+      "lora_unet_down_blocks_0_0_channelwise_0.lokr_w2": torch.ones(2, 2)}, r"lokr_w1 of shape \(1,\) is no matrix"),
+    ({"lora_unet_down_blocks_0_0_channelwise_0.lokr_w1": torch.ones(2, 2),
+      "lora_unet_down_blocks_0_0_channelwise_0.lokr_w2_a": torch.ones(2, 2),
+      "lora_unet_down_blocks_0_0_channelwise_0.lokr_w2_b": torch.ones(3, 2)}, "lokr_w2 of shape .* is no matrix"),
+    ({"lora_unet_down_blocks_0_0_channelwise_0.lokr_t2": torch.ones(1)}, "which is of LoKr with a core"),
     ({"lora_unet_down_blocks_0_0_channelwise_0.hada_w1_a": torch.ones(1)}, "which is of LoHa"),
     ({"down_blocks.0.0.channelwise.0.weight": torch.ones(1)}, "which no LoRA has"),
     ({"lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight": torch.ones(2, 2)}, "no module of a Stable Cascade"),
@@ -179,9 +256,10 @@ def test_a_weight_keeps_its_kind_and_its_order_in_memory():
         assert torch.equal(after, (weight.float() + 0.5).to(kind))
 
 
-def test_merged_on_disk_is_merged_in_memory(tmp_path):
+@pytest.mark.parametrize("kind", KINDS)
+def test_merged_on_disk_is_merged_in_memory(tmp_path, kind):
     save_cascade(tiny_cascade(), tmp_path / "model")
-    loras = [(random_lora(0), 0.8), (random_lora(1), -0.3)]
+    loras = [(random_lora(0, kind=kind), 0.8), (random_lora(1), -0.3)]
     bundle = merge(read_weights(tmp_path / "model"), loras)
     bundle.settle()
     for part in ("stage_c", "text"):
@@ -214,6 +292,23 @@ def test_a_folder_of_peft_is_read_with_its_alpha(tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 2, "lora_alpha": 8, "alpha_pattern": {}}))
     lora = read(tmp_path)
     assert lora.name == tmp_path.name and lora.pairs["stage_c.down_blocks.0.0.channelwise.0"].scale == 4
+
+
+def test_lokr_of_peft_is_refused_as_its_scale_is_not_in_the_file(tmp_path):
+    key = "base_model.model.down_blocks.0.0.channelwise.0"
+    save_file({f"{key}.lokr_w1": torch.ones(2, 2), f"{key}.lokr_w2": torch.ones(64, 16)}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(UserError, match="LoKr as PEFT saves it"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["lora_magnitude_vector", "lora_magnitude_vector.weight"])
+def test_lengths_as_peft_names_them_are_of_rows(tmp_path, suffix):
+    key = "base_model.model.down_blocks.0.2.attention.to_q"  # as many rows as columns
+    save_file({f"{key}.lora_A.weight": torch.ones(2, 32), f"{key}.lora_B.weight": torch.zeros(32, 2),
+               f"{key}.{suffix}": torch.arange(1.0, 33)}, tmp_path / "adapter_model.safetensors")  # fmt: skip
+    (pair,) = read(tmp_path).pairs.values()
+    moved = torch.ones(32, 32) + pair.change(1.0, torch.ones(32, 32))
+    assert torch.allclose(moved.norm(dim=1), torch.arange(1.0, 33)) and pair.kind == "DoRA"
 
 
 def test_alphas_that_differ_survive_the_form_that_keeps_them_outside_of_the_tensors(tmp_path):

@@ -79,11 +79,14 @@ def test_the_models_own_weights_are_never_touched(place):
 
 
 def test_drawing_with_lora_equals_drawing_with_the_model_that_they_were_merged_into(place, tmp_path):
-    request = with_loras(place, one=0.7, two=0.3)
-    merge(place / "model", tmp_path / "merged", request.loras, name="both")
-    merged = open_cascade(tmp_path / "merged")
-    assert merged.name == "both"
-    assert torch.equal(alone(open_cascade(place / "model"), request), alone(merged, SMALL))
+    lora_file(place / "lengths.safetensors", seed=3, kind="dora")
+    lora_file(place / "product.safetensors", seed=4, kind="lokr")
+    for weights in ({"one": 0.7, "two": 0.3}, {"two": 0.3, "one": 0.7}, {"lengths": 0.6, "product": -0.2}):
+        request = with_loras(place, **weights)
+        merge(place / "model", tmp_path / "-".join(weights), request.loras, name="both")
+        merged = open_cascade(tmp_path / "-".join(weights))
+        assert merged.name == "both"
+        assert torch.equal(alone(open_cascade(place / "model"), request), alone(merged, SMALL))
 
 
 def test_the_decoder_shares_its_steps_whatever_the_prior_wore(place):

@@ -42,6 +42,7 @@ def settings(*assignments, preset="card-base"):
     ("precision.compute=bfloat16", "memory.recompute=[]"),
     ("precision.compute=bfloat16", ALL),
     ("precision.compute=bfloat16", "memory.recompute=[]", "lora.rank=4"),
+    ("precision.compute=bfloat16", "memory.recompute=[]", "lora.rank=4", "lora.dora=true"),
 ])  # fmt: skip
 def test_a_step_takes_the_memory_that_was_foretold(assignments):
     own, load = settings(*assignments), plan.Load(100, (6, 5), 30.0)

@@ -47,8 +47,8 @@ def _about(found: Any) -> dict[str, Any]:
     scales = sorted({round(pair.scale, 6) for pair in found.pairs.values()})
     parts = {part: sum(name.startswith(f"{part}.") for name in found.pairs) for part in ("stage_c", "text")}
     return {
-        "name": found.name, "form": found.form, "hash": found.digest, "ranks": found.ranks, "scales": scales,
-        "modules": {part: count for part, count in parts.items() if count}, "trigger": found.trigger,
+        "name": found.name, "form": found.form, "hash": found.digest, "kinds": found.kinds, "ranks": found.ranks,
+        "scales": scales, "modules": {part: count for part, count in parts.items() if count}, "trigger": found.trigger,
         "said": {key: value for key, value in sorted(found.metadata.items()) if len(value) <= 500},
     }  # fmt: skip
 
@@ -59,7 +59,7 @@ def _lines(about: dict[str, Any]) -> list[str]:
     changed = ", ".join(f"{count} modules of {part}" for part, count in about["modules"].items())
     lines = [
         f"{about['name']}: {about['form']} form, {about['hash'][:10]}",
-        f"rank {_listed(about['ranks'])}, scale {_listed(about['scales'])}; changes {changed}",
+        f"{' and '.join(about['kinds'])}, rank {_listed(about['ranks'])}, scale {_listed(about['scales'])}; changes {changed}",
     ]
     if about["trigger"]:
         lines.append(f"trigger words: {', '.join(about['trigger'])}")

@@ -75,7 +75,7 @@ class Imitation(TorchFunctionMode):
             return torch.native_dropout(x, p, training)[0] if training and p else x
         if func is F.linear and isinstance(args[1], LowRank):
             with self:
-                return _thin(*args)
+                return args[1].by_parts(args[0], args[0], *args[2:])
         if self.narrow and func in NARROW:
             args, kwargs = _cast((args, kwargs), torch.bfloat16)
         elif self.narrow and self.gpu and func in WIDE:
@@ -110,15 +110,6 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         ctx.count()
         return (*(torch.empty_like(value) for value in ctx.saved_tensors[:3]), None)
-
-
-def _thin(x: Tensor, weight: LowRank, bias: Tensor | None = None) -> Tensor:
-    """A linear map by a weight with a LoRA beside it, as under autocast."""
-    y = F.linear(x, weight.base, bias)
-    parts = [F.linear(F.linear(x, down), up).to(y.dtype) for _, _, down, up in weight.pieces]
-    rest = y.shape[-1] - sum(part.shape[-1] for part in parts)
-    parts += [y.new_zeros(*y.shape[:-1], rest)] if rest else []
-    return y + weight.scale * (parts[0] if len(parts) == 1 else torch.cat(parts, -1))
 
 
 def _cast(values: Any, dtype: torch.dtype) -> Any:

@@ -1,4 +1,4 @@
-"""LoRA (Hu et al. 2021): a file of pairs of thin matrices, each a change of one module's weight by scale * up @ down.
+"""LoRA (Hu et al. 2021): a file of small changes of modules' weights, of one of the kinds in `lora_kinds`.
 
 Files are safetensors and nothing else, in the names of kohya's trainer, ComfyUI, diffusers with PEFT, or ours.
 """
@@ -18,50 +18,19 @@ from torch import Tensor
 from ..pictures.files import beside
 from ..types import UserError
 from . import lora_keys
+from .lora_kinds import OTHERS, SUFFIXES, Kind, Kronecker, read_kinds, tensors_of
 from .tensors import Stored, in_memory, open_file, write_file
 
-DOWN, UP, ALPHA = "down", "up", "alpha"
-_SUFFIXES = {
-    ".lora_down.weight": DOWN, ".lora_up.weight": UP, ".alpha": ALPHA, ".lora_A.weight": DOWN, ".lora_B.weight": UP,
-    ".lora_A.default.weight": DOWN, ".lora_B.default.weight": UP, ".lora.down.weight": DOWN, ".lora.up.weight": UP,
-}  # fmt: skip
-_OTHER_KINDS = {
-    "dora_scale": "DoRA", "lora_magnitude": "DoRA", "lokr_": "LoKr", "hada_": "LoHa", "oft_": "OFT",
-    "lora_mid": "LoCon with a core", "glora": "GLoRA", "diff": "whole changes of weights",
-}  # fmt: skip
 PEFT_METADATA, PEFT_FILE = "lora_adapter_metadata", "adapter_model.safetensors"
 TRIGGER = "modelspec.trigger_phrase"
 TEXT_MASK = "sotediffusion.text_mask"  # what the text tower saw of padding in training, as in a model's conventions
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One module's change. `alpha` over the rank scales it; None is the rank, a scale of 1."""
-
-    down: Tensor  # (r, in), or (r, in, y, x) of a convolution
-    up: Tensor  # (out, r), or (out, r, 1, 1)
-    alpha: Tensor | None = None  # ()
-
-    @property
-    def rank(self) -> int:
-        return self.down.shape[0]
-
-    @property
-    def scale(self) -> float:
-        """What up @ down is multiplied by."""
-        return 1.0 if self.alpha is None else self.alpha.item() / self.rank
-
-    def change(self, weight: float, device: torch.device) -> Tensor:
-        """`weight` times the change (out, in * y * x), float32."""
-        down, up = (half.to(device, torch.float32).flatten(1) for half in (self.down, self.up))
-        return (up * (self.scale * weight)) @ down
-
-
-@dataclass(frozen=True)
 class Lora:
-    """What a file holds: pairs by our names of the modules, and what it says of itself."""
+    """What a file holds: changes by our names of the modules, and what it says of itself."""
 
-    pairs: dict[str, Pair]
+    pairs: Mapping[str, Kind]
     name: str = ""
     metadata: dict[str, str] = field(default_factory=dict)
     form: str = "sote"  # whose names it was read in
@@ -82,11 +51,17 @@ class Lora:
         """The different ranks, smallest first."""
         return sorted({pair.rank for pair in self.pairs.values()})
 
+    @property
+    def kinds(self) -> list[str]:
+        """What its changes are called: LoRA, DoRA, LoKr."""
+        return sorted({pair.kind for pair in self.pairs.values()})
+
 
 def read(path: str | Path) -> Lora:
     """Opens a file, or the folder that PEFT saves.
 
-    UserError: not there, no safetensors, no LoRA or another kind of it, half a pair, shapes that do not meet, values not finite.
+    UserError: not there, no safetensors, no LoRA or a kind of it that is not read, half a pair, shapes that do not meet, values
+    that are not finite.
     """
     path = Path(path)
     file = path / PEFT_FILE if path.is_dir() else path
@@ -105,14 +80,16 @@ def _read(path: Path, changed: int, size: int) -> Lora:
     source = str(path)
     halves = _halves(opened.tensors, source)
     settings = _peft_settings(path, opened.metadata)
-    pairs: dict[str, Pair] = {}
+    pairs: dict[str, Kind] = {}
     for name, group in halves.items():
         names = lora_keys.parse(name, source)
-        for ours, pair in zip(names, _pairs(group, settings.alpha(name), len(names), f"{source}: {name}"), strict=True):
+        for ours, pair in zip(names, read_kinds(group, settings.alpha(name), len(names), f"{source}: {name}"), strict=True):
             if ours in pairs:
                 raise UserError(source, f"changes {ours} twice, once as {name}; take a file of one form")
             pairs[ours] = pair
     folder = path.name == PEFT_FILE
+    if folder and any(isinstance(pair, Kronecker) for pair in pairs.values()):
+        raise UserError(source, "is LoKr as PEFT saves it, whose scale is not in the file; save it in another program's form")
     return Lora(pairs, path.parent.name if folder else path.stem, opened.metadata, _form(opened.tensors), digest(path))
 
 
@@ -120,34 +97,15 @@ def _halves(tensors: Mapping[str, Stored], source: str) -> dict[str, dict[str, T
     """Loaded tensors by the file's own module names and by what they are. UserError: any other tensor."""
     groups: dict[str, dict[str, Tensor]] = {}
     for key, stored in tensors.items():
-        suffix = next((suffix for suffix in _SUFFIXES if key.endswith(suffix)), None)
+        suffix = next((suffix for suffix in SUFFIXES if key.endswith(suffix)), None)
         if suffix is None:
-            kind = next((kind for mark, kind in _OTHER_KINDS.items() if mark in key), None)
+            kind = next((kind for mark, kind in OTHERS.items() if mark in key), None)
             what = f"which is of {kind}" if kind else "which no LoRA has"
-            raise UserError(source, f"holds {key[:160]!r}, {what}; only plain LoRA is read, lora_down and lora_up with alpha")
-        groups.setdefault(key.removesuffix(suffix), {})[_SUFFIXES[suffix]] = stored.load()
+            raise UserError(source, f"holds {key[:160]!r}, {what}; LoRA, DoRA and LoKr are read")
+        groups.setdefault(key.removesuffix(suffix), {})[SUFFIXES[suffix]] = stored.load()
     if not groups:
         raise UserError(source, "is empty; take a LoRA")
     return groups
-
-
-def _pairs(group: dict[str, Tensor], alpha: Tensor | None, count: int, source: str) -> list[Pair]:
-    """The pair of a module, or of `count` modules packed one below the other. UserError: it is not whole, or makes no sense."""
-    for half in (DOWN, UP):
-        if half not in group:
-            raise UserError(source, f"has no lora_{half}; the file is not whole, fetch it again")
-        if group[half].dim() not in (2, 4) or not group[half].is_floating_point():
-            raise UserError(source, f"lora_{half} has shape {tuple(group[half].shape)}; a pair has matrices of numbers")
-        if not group[half].isfinite().all():
-            raise UserError(source, f"lora_{half} has values that are not finite; its training failed, take an earlier one")
-    down, up, alpha = group[DOWN], group[UP], group.get(ALPHA, alpha)
-    if up[0].numel() != down.shape[0] or not down.shape[0] or up.shape[0] % count:
-        raise UserError(source, f"lora_up of shape {tuple(up.shape)} and lora_down of shape {tuple(down.shape)} do not meet in "
-                                "one rank; take a file that is whole")
-    if alpha is not None and (alpha.numel() != 1 or not alpha.isfinite().all()):
-        raise UserError(source, "alpha is not one number; take a file that is whole")
-    alpha = None if alpha is None else alpha.reshape(())
-    return [Pair(down, rows.contiguous(), alpha) for rows in up.chunk(count)]
 
 
 @dataclass(frozen=True)
@@ -199,14 +157,14 @@ def digest(path: Path) -> str:
 
 
 def save(lora: Lora, path: str | Path, form: str = "kohya") -> Path:
-    """Writes a file in one of lora_keys.FORMS, whole or not at all; tensors are kept bit by bit. UserError: no such form."""
+    """Writes a file in one of lora_keys.FORMS, whole or not at all; tensors are kept bit by bit.
+
+    UserError: no such form, or one without a place for such changes.
+    """
     tensors: dict[str, Stored] = {}
-    down, up = (".lora_A.weight", ".lora_B.weight") if form == "peft" else (".lora_down.weight", ".lora_up.weight")
     for name, pair in lora.pairs.items():
         theirs = lora_keys.written(name, form)
-        tensors |= {theirs + down: in_memory(pair.down), theirs + up: in_memory(pair.up)}
-        if form != "peft" and pair.alpha is not None:
-            tensors[f"{theirs}.alpha"] = in_memory(pair.alpha)
+        tensors |= {theirs + suffix: in_memory(tensor) for suffix, tensor in tensors_of(pair, form, name).items()}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with beside(path) as temporary:
@@ -218,12 +176,15 @@ def _header(lora: Lora, form: str) -> dict[str, str]:
     """What the file says of itself: the ModelSpec's fields, kohya's two, and PEFT's settings."""
     pairs = lora.pairs.values()
     alphas = [pair.scale * pair.rank for pair in pairs]
+    kronecker = any(isinstance(pair, Kronecker) for pair in pairs)
     said = {
         "modelspec.sai_model_spec": "1.0.0", "modelspec.architecture": "stable-cascade/lora",
         "modelspec.implementation": "https://github.com/Stability-AI/StableCascade", "modelspec.title": lora.name or "lora",
-        "modelspec.date": datetime.now(UTC).isoformat(timespec="seconds"), "ss_network_module": "networks.lora",
+        "modelspec.date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "ss_network_module": "lycoris.kohya" if kronecker else "networks.lora",
         "ss_network_dim": str(lora.ranks[-1]), "ss_network_alpha": f"{alphas[0]:g}",
     }  # fmt: skip
+    said |= {"ss_network_args": json.dumps({"algo": "lokr"})} if kronecker else {}
     kept = {key: value for key, value in lora.metadata.items() if key != PEFT_METADATA}
     peft = {PEFT_METADATA: json.dumps(_peft_table(lora))} if form == "peft" else {}
     return {"format": "pt", **said, **kept, **peft}
@@ -243,5 +204,6 @@ def _peft_table(lora: Lora) -> dict[str, Any]:
                 f"{component}.r": first.rank, f"{component}.lora_alpha": next(iter(alphas.values())),
                 f"{component}.rank_pattern": {name: pair.rank for name, pair in own.items() if pair.rank != first.rank},
                 f"{component}.alpha_pattern": alphas, f"{component}.target_modules": sorted(own),
+                f"{component}.use_dora": any(pair.magnitude is not None for pair in own.values()),
             }  # fmt: skip
     return table

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from ..types import UserError
 from . import shapes
 from .bundle import Bundle, Part
-from .lora import Lora, Pair
+from .lora import Lora
 from .lora_keys import PARTS
+from .lora_kinds import Kind
 from .tensors import Stored
 
 Weighted = Sequence[tuple[Lora, float]]
@@ -30,10 +31,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Change:
-    """A pair for rows of a tensor, and how much of it."""
+    """A change of rows of a tensor, and how much of it."""
 
     place: Place
-    pair: Pair
+    pair: Kind
     weight: float
 
 
@@ -66,8 +67,8 @@ def changes(part: str, sizes: Mapping[str, tuple[int, ...]], loras: Weighted) ->
     return found
 
 
-def _check(lora: Lora, name: str, pair: Pair, place: Place) -> None:
-    theirs = (pair.up.shape[0], pair.down[0].numel())
+def _check(lora: Lora, name: str, pair: Kind, place: Place) -> None:
+    theirs = pair.shape
     ours = (place.last - place.first, place.columns)
     if theirs != ours:
         raise UserError("lora", f"{lora.name} changes {name} as {theirs[0]}x{theirs[1]} where this model has "
@@ -77,10 +78,10 @@ def _check(lora: Lora, name: str, pair: Pair, place: Place) -> None:
 def merged(weight: Tensor, made: Sequence[Change]) -> Tensor:
     """A weight with its changes, of its kind, on its device and laid out in memory as it is."""
     wide = weight.detach().to(torch.promote_types(weight.dtype, torch.float32), copy=True)
-    flat = wide.flatten(1)
+    flat, own = wide.flatten(1), weight.detach().flatten(1)
     for change in made:
-        place = change.place
-        flat[place.first : place.last] += change.pair.change(change.weight, weight.device).to(flat.dtype)
+        rows = slice(change.place.first, change.place.last)
+        flat[rows] += change.pair.change(change.weight, own[rows]).to(flat.dtype)
     return torch.empty_like(weight).copy_(flat.reshape(weight.shape))
 
 
@@ -111,6 +112,7 @@ def sharing(part: str, network: Any) -> nn.Module:
 
 def merge(bundle: Bundle, loras: Weighted) -> Bundle:
     """Weights on disk with the changes, made as they are read. UserError: a part that a LoRA changes is not there."""
+    loras = sorted(loras, key=lambda own: own[0].digest)  # as drawing adds them, to the bit
     for lora, _ in loras:
         for part in PARTS:
             if part not in bundle.parts and any(name.startswith(f"{part}.") for name in lora.pairs):
