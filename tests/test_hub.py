@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,19 +12,21 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 import safetensors.torch
 import torch
 from click.testing import CliRunner
 from tiny import tiny_cascade
 
+from sotediffusion.cli.generate import generate
 from sotediffusion.cli.weights import group
 from sotediffusion.models.cascade import Cascade
+from sotediffusion.pictures.files import read_settings
 from sotediffusion.pipelines import StableCascadeCombinedPipeline, StableCascadeDecoderPipeline, StableCascadePriorPipeline
 from sotediffusion.types import UserError
 from sotediffusion.weights import cache, components, hub, store
-from sotediffusion.weights.bundle import WHOLE
+from sotediffusion.weights.bundle import WHOLE, Choice
 
 DECODER, PRIOR = "Someone/sote-m", "Someone/sote-m-prior"
 COMMITS = {"main": "a" * 40, "v1": "b" * 40}
@@ -319,6 +322,81 @@ def test_a_half_named_by_the_others_repository_is_fetched_from_its_own(server, c
     pipe = StableCascadePriorPipeline.from_pretrained(DECODER, cache_dir=tmp_path / "cache")
     assert torch.equal(pipe.prior.clip_txt_mapper.weight, cascade.stage_c.clip_txt_mapper.weight)
     assert not any(re.search(f"{DECODER}/resolve/.*safetensors", line) for line in server.asked)
+
+
+@pytest.fixture
+def with_lite(server, cascade):
+    """The server's repositories as Stability's are: with lite networks beside the full ones, here told apart by a number."""
+    for id, name in ((PRIOR, "prior"), (DECODER, "decoder")):
+        folder = server.folders[id]
+        shutil.copytree(folder / name, folder / f"{name}_lite")
+        path = folder / f"{name}_lite" / "diffusion_pytorch_model.safetensors"
+        values = safetensors.torch.load_file(path)
+        values["clf.1.bias"] += 1
+        safetensors.torch.save_file(values, path, {"format": "pt"})
+    return server
+
+
+def is_lite(opened: Cascade, cascade: Cascade) -> bool:
+    """Of both stages, or of neither."""
+    stages = ((getattr(one, name).clf[1].bias for one in (opened, cascade)) for name in ("stage_c", "stage_b"))
+    (answer,) = {torch.equal(found, plain + 1) for found, plain in stages}
+    return answer
+
+
+def test_lite_networks_are_fetched_alone_and_opened_as_what_is_there(with_lite, cascade, tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "download", partial(hub.download, endpoint=with_lite.address))
+    place = tmp_path / "cache"
+    pipe = StableCascadeCombinedPipeline.from_pretrained(DECODER, cache_dir=place, lite=True)
+    assert is_lite(pipe.cascade, cascade)
+    fetched = [line for line in with_lite.asked if "/resolve/" in line]
+    assert any("prior_lite/" in line for line in fetched) and any("decoder_lite/" in line for line in fetched)
+    assert not any(re.search("/(prior|decoder)/", line) for line in fetched)
+    assert is_lite(store.open_cascade(cache.locate(DECODER, cache=place)), cascade)
+    hub.download(DECODER, cache=place)  # with the full ones beside them it has to be said
+    assert not is_lite(store.open_cascade(cache.locate(DECODER, cache=place)), cascade)
+    assert is_lite(store.open_cascade(cache.locate(DECODER, cache=place), choice=Choice(lite=True)), cascade)
+    halves = [kind.from_pretrained(DECODER, cache_dir=place, lite=True).cascade
+              for kind in (StableCascadePriorPipeline, StableCascadeDecoderPipeline)]  # fmt: skip
+    assert is_lite(replace(halves[0], stage_b=halves[1].stage_b), cascade)
+
+
+def test_lite_networks_that_are_nowhere_are_refused_before_anything_is_fetched(server, tmp_path):
+    with pytest.raises(UserError, match="lite: Someone/sote-m holds neither prior_lite/ nor decoder_lite/"):
+        hub.download(DECODER, cache=tmp_path / "cache", endpoint=server.address, choice=Choice(lite=True))
+    assert not any("/resolve/" in line for line in server.asked)
+    with pytest.raises(UserError, match="lite: .*prior/diffusion_pytorch_model.safetensors is not in a folder like prior_lite/"):
+        store.open_cascade(server.folders[DECODER], choice=Choice(lite=True))
+
+
+def test_half_of_one_folder_is_fetched_without_the_rest(server, cascade, tmp_path):
+    store.save_cascade(cascade, server.folders[DECODER].parent / "whole", "diffusers")
+    server.folders["Someone/whole"] = server.folders[DECODER].parent / "whole"
+    choice = Choice(StableCascadePriorPipeline.opens)
+    (fetched,) = hub.download("Someone/whole", cache=tmp_path / "cache", endpoint=server.address, choice=choice)
+    files = {str(path.relative_to(fetched.path)) for path in fetched.path.rglob("*.safetensors")}
+    assert files == {"prior_prior/diffusion_pytorch_model.safetensors", "prior_text_encoder/model.safetensors",
+                     "previewer.safetensors"}  # fmt: skip
+    assert store.open_cascade(fetched.path, choice=choice).parts().keys() == {"text", "stage_c", "previewer"}
+
+
+def test_the_commands_take_lite_networks_and_variants(with_lite, cascade, tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "download", partial(hub.download, endpoint=with_lite.address, cache=tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    sote = CliRunner()
+    assert sote.invoke(group, ["download", DECODER, "--lite"]).exit_code == 0
+    assert sote.invoke(group, ["download", DECODER]).exit_code == 0
+    for lite in ([], ["--lite"]):
+        out = tmp_path / f"m{len(lite)}"
+        assert sote.invoke(group, ["convert", DECODER, str(out), "--to", "folder", *lite]).exit_code == 0
+        assert is_lite(store.open_cascade(out), cascade) == bool(lite)
+        found = json.loads(sote.invoke(group, ["inspect", DECODER, "--json", *lite]).output)
+        assert any("prior_lite" in part["source"] for part in found["parts"]) == bool(lite)
+    quick, out = ["1girl", "--size", "64x64", "--steps", "1", "--decoder-steps", "1"], tmp_path / "a.png"
+    assert sote.invoke(generate, [*quick, "--model", DECODER, "--lite", "--out", str(out)]).exit_code == 0
+    assert read_settings(out)["hashes"]["stage_b"] == store.open_cascade(tmp_path / "m1").hashes["stage_b"]
+    failed = sote.invoke(group, ["inspect", DECODER, "--variant", "fp8"]).exception
+    assert isinstance(failed, UserError) and failed.field == "variant"
 
 
 def test_the_command_downloads_lists_inspects_and_converts(server, tmp_path, monkeypatch):

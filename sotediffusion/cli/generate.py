@@ -65,6 +65,7 @@ MODEL = (
     click.option("--stage-c", type=click.Path(path_type=Path), help="Stage C from a file of its own; likewise:"),
     *(click.option(f"--{part}", type=click.Path(path_type=Path))
       for part in ("stage-b", "stage-a", "text-encoder", "effnet", "previewer", "tokenizer")),
+    click.option("--lite", is_flag=True, help="The smaller networks of a model that has both, as Stability's."),
     click.option("--dtype", type=click.Choice(DTYPES), help="What is computed in.  [float32 on a CPU, else bfloat16]"),
     click.option("--device", help="cpu, cuda, cuda:1, mps.  [cuda where there is one]"),
 )  # fmt: skip
@@ -215,7 +216,7 @@ def _size(text: str) -> dict[str, int]:
 
 def _open(model: str | None, options: dict[str, Any], like: dict[str, Any]) -> Any:
     from sotediffusion.weights.cache import MINIATURE
-    from sotediffusion.weights.store import DTYPES, Parts, open_cascade
+    from sotediffusion.weights.store import DTYPES, Choice, Parts, open_cascade
 
     named = {ours: options[part] for part, ours in PARTS.items() if options[part] is not None}
     if model is None and not named:
@@ -223,7 +224,8 @@ def _open(model: str | None, options: dict[str, Any], like: dict[str, Any]) -> A
     device = _device(options["device"])
     usual = "float32" if device == "cpu" else "bfloat16"
     dtype = options["dtype"] or (like["dtype"] if like.get("dtype") in tuple(DTYPES) else usual)
-    cascade = open_cascade(Parts(base=model, **named) if named else str(model), dtype, device)
+    choice = Choice(lite=options["lite"])
+    cascade = open_cascade(Parts(base=model, **named) if named else str(model), dtype, device, choice)
     for note in cascade.notes:
         _note(note)
     return cascade

@@ -31,6 +31,13 @@ def parts_options(command: Any) -> Any:
     return command
 
 
+def choice_options(command: Any) -> Any:
+    """The options for what published repositories hold twice."""
+    command = click.option("--lite", is_flag=True, help="The smaller networks, in prior_lite/ and decoder_lite/.")(command)
+    help = "bf16 or fp16: the smaller copy of each part that has one."
+    return click.option("--variant", metavar="KIND", default="", help=help)(command)
+
+
 def _source(path: Path | None, parts: dict[str, Path | None]) -> Any:
     named = {name: value for name, value in parts.items() if value is not None}
     return named | ({"base": path} if path is not None else {}) if named or path is None else path
@@ -39,15 +46,17 @@ def _source(path: Path | None, parts: dict[str, Path | None]) -> Any:
 @group.command()
 @click.argument("path", type=click.Path(path_type=Path), required=False)
 @parts_options
+@choice_options
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
-def inspect(path: Path | None, as_json: bool, **parts: Path | None) -> None:
+def inspect(path: Path | None, as_json: bool, variant: str, lite: bool, **parts: Path | None) -> None:
     """Say what PATH holds: parts, kinds, sizes, licence, hashes. PATH is a file, a folder, a TOML of parts,
     a downloaded hub id or `miniature`."""
     import json
 
+    from sotediffusion.weights.bundle import WHOLE
     from sotediffusion.weights.store import inspect as look
 
-    found = look(_source(path, parts))
+    found = look(_source(path, parts), replace(WHOLE, variant=variant, lite=lite))
     click.echo(json.dumps(asdict(found), indent=2) if as_json else "\n".join(_printable(line) for line in _lines(found)))
 
 
@@ -82,11 +91,15 @@ def _lines(found: Any) -> list[str]:
 @click.option("--dtype", metavar="KIND", help="float32, bfloat16 or float16.  [as stored]")
 @click.option("--unsafe-pickle", is_flag=True, help="Also read a .ckpt, .pt or .bin file, weights only.")
 @parts_options
-def convert(source: Path, target: Path, format: str, dtype: str | None, unsafe_pickle: bool, **parts: Path | None) -> None:
+@choice_options
+def convert(source: Path, target: Path, format: str, dtype: str | None, unsafe_pickle: bool, variant: str, lite: bool,
+            **parts: Path | None) -> None:
     """Write the weights at IN in another format at OUT. Values are kept bit by bit unless --dtype is given."""
+    from sotediffusion.weights.bundle import WHOLE
     from sotediffusion.weights.store import convert as write
 
-    left = write(_source(source, parts), target, format, dtype, unsafe_pickle)
+    choice = replace(WHOLE, variant=variant, lite=lite)
+    left = write(_source(source, parts), target, format, dtype, unsafe_pickle, choice)
     if left:
         click.echo(f"note: {format} has no place for {', '.join(left)}", err=True)
     click.echo(str(target))
@@ -95,15 +108,15 @@ def convert(source: Path, target: Path, format: str, dtype: str | None, unsafe_p
 @group.command()
 @click.argument("id")
 @click.option("--revision", metavar="REV", help="A branch, a tag or a commit.  [main]")
-@click.option("--variant", metavar="KIND", default="", help="bf16 or fp16: the smaller copy of each part that has one.")
-def download(id: str, revision: str | None, variant: str) -> None:
+@choice_options
+def download(id: str, revision: str | None, variant: str, lite: bool) -> None:
     """Fetch ID from the hub, and the prior or decoder that goes with it. Run it again to go on after a break."""
     from tqdm import tqdm
 
     from sotediffusion.weights.bundle import WHOLE
     from sotediffusion.weights.hub import download as fetch
 
-    for fetched in fetch(id, revision, progress=tqdm, choice=replace(WHOLE, variant=variant)):
+    for fetched in fetch(id, revision, progress=tqdm, choice=replace(WHOLE, variant=variant, lite=lite)):
         click.echo(f"{fetched.id} {fetched.commit} {fetched.path}")
 
 

@@ -18,7 +18,7 @@ from ..weights.bundle import WHOLE, Choice
 from ..weights.store import present
 from .wording import Wording, encode, handed_out, orders
 
-TAKEN = ("torch_dtype", "revision", "cache_dir", "variant")
+TAKEN = ("torch_dtype", "revision", "cache_dir", "variant", "lite")
 
 
 class Component:
@@ -58,16 +58,18 @@ class Pipeline:
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | Path, torch_dtype: torch.dtype | None = None, revision: str | None = None,
-        cache_dir: str | Path | None = None, variant: str | None = None, **others: Any,
+        cache_dir: str | Path | None = None, variant: str | None = None, lite: bool = False,
+        **others: Any,
     ) -> Self:  # fmt: skip
         """Opens a file, a folder, a hub id (fetched, with its connected repository) or "miniature", the embedded model.
 
         `torch_dtype` None is float32, as in diffusers; `variant` "bf16" takes files named model.bf16.safetensors, and of a part
-        that has none of them the plain one. UserError: anything missing, broken or unknown.
+        that has none of them the plain one; `lite` takes Stability's smaller networks, prior_lite/ and decoder_lite/. UserError:
+        anything missing, broken or unknown.
         """
         for name in others:
             raise UserError(name, f"is not taken here; leave it out; taken are {', '.join(TAKEN)}")
-        choice = Choice(cls.opens, variant or "")
+        choice = Choice(cls.opens, variant or "", lite)
         cache = None if cache_dir is None else Path(cache_dir)
         where = _located(str(pretrained_model_name_or_path), revision, cache, choice)
         cascade = store.open_cascade(where, _floating(torch_dtype) or torch.float32, choice=choice)

@@ -68,6 +68,7 @@ class Choice:
 
     parts: tuple[str, ...] = tuple(PARTS)  # those that drawing knows, where nothing is said
     variant: str = ""  # of diffusers' files: "bf16" for model.bf16.safetensors where a folder has it
+    lite: bool = False  # of diffusers' folders prior_lite/ and decoder_lite/, not prior/ and decoder/
 
 
 WHOLE = Choice(tuple(NETWORKS))

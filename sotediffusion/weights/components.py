@@ -1,8 +1,10 @@
-"""Which files of a component's folder in diffusers' layout are meant: whole or in shards, the plain copy or a variant's."""
+"""What is meant in diffusers' layout, which has things twice: of a stage's folders the full or the lite one, of the files in a
+component's folder the plain copy or a variant's, whole or in shards."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
+LITE = "_lite"  # behind the name of a stage's folder
 WEIGHT_STEMS = ("diffusion_pytorch_model", "model")
 SHARD = re.compile(r".*-\d{5}-of-\d{5}(\.\w+)?\.safetensors")
 INDEX = re.compile(r".+\.safetensors(\.\w+)?\.index(\.\w+)?\.json")
@@ -10,6 +12,12 @@ INDEX = re.compile(r".+\.safetensors(\.\w+)?\.index(\.\w+)?\.json")
 # As diffusers and transformers write them today, and wrote them: the variant before or behind the shard's number, and of .index.
 _WEIGHTS = re.compile(r"[^.]+?(?:\.(\w+))?(?:-\d{5}-of-\d{5})?(?:\.(\w+))?\.safetensors")
 _INDEX = re.compile(r"[^.]+\.safetensors(?:\.(\w+))?\.index(?:\.(\w+))?\.json")
+
+
+def sized(place: str, folders: Collection[str], lite: bool) -> str:
+    """The folder for `place` among those there: prior_lite for prior where lite networks are chosen, or are the only ones."""
+    small = place + LITE
+    return small if small in folders and (lite or place not in folders) else place
 
 
 def variant_of(file: str) -> str | None:

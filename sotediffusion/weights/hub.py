@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ..types import UserError
 from .bundle import WHOLE, Choice
 from .cache import cache_folder
-from .components import meant, variant_of
+from .components import LITE, meant, sized, variant_of
 from .licences import PUBLISHED
 from .reading import COMBINED, DECODER, EXTRAS, INDEX_FILE, MODEL_FILE, PRIOR, connected_ids
 
@@ -64,7 +64,7 @@ def _fetch(
         wanted = wanted_files(files, choice)
         if not any(name.endswith(".safetensors") for name in files):
             raise UserError("id", f"{id} holds no safetensors; only safetensors are fetched, choose another repository")
-        _check_variant(id, files, choice)
+        _check_copies(id, files, choice)
         path = huggingface_hub.snapshot_download(
             id, revision=revision, cache_dir=cache, endpoint=endpoint, allow_patterns=wanted, tqdm_class=progress or Silent
         )
@@ -75,7 +75,9 @@ def _fetch(
     return Fetched(id, Path(path).name, Path(path))
 
 
-def _check_variant(id: str, files: Iterable[str], choice: Choice) -> None:
+def _check_copies(id: str, files: Iterable[str], choice: Choice) -> None:
+    if choice.lite and not any(name.split("/")[0].endswith(LITE) for name in files):
+        raise UserError("lite", f"{id} holds neither prior{LITE}/ nor decoder{LITE}/; leave it out for its full networks")
     if choice.variant and choice.variant not in {variant_of(Path(name).name) for name in files}:
         raise UserError("variant", f"{id} has no files of the variant {choice.variant!r}; leave it out for the plain ones")
 
@@ -91,10 +93,14 @@ def wanted_files(files: Iterable[str], choice: Choice = WHOLE) -> list[str]:
     weights = [name for name in files if name.endswith(".safetensors")]
     if INDEX_FILE in files:
         layouts = (COMBINED, PRIOR, DECODER, EXTRAS)
-        places = {place for layout in layouts for part, place in layout.items() if part in choice.parts}
         folders = {name.split("/")[0] for name in files}
-        if "decoder" in folders and "prior" not in folders and ("stage_c" in choice.parts or "prior_prior" in folders):
+        chosen = [place for layout in layouts for part, place in layout.items() if part in choice.parts]
+        places = {sized(place, folders, choice.lite) for place in chosen}
+        others = {place.removesuffix(LITE) if place.endswith(LITE) else place + LITE for place in places}
+        is_prior, is_decoder = ({place, place + LITE} & folders for place in ROLES)
+        if is_decoder and not is_prior and ("stage_c" in choice.parts or "prior_prior" in folders):
             places -= {"text_encoder"}
+        small = [name for name in small if name.split("/")[0] not in others]  # where a config is weights are sought
         weights = [name for name in weights if name.split("/")[0] in places]
         return _one_copy(small + weights, choice.variant)
     return small + weights

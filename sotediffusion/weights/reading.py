@@ -15,7 +15,7 @@ from ..types import UserError
 from . import configs, formats, licences
 from .bundle import WHERE, Bundle, Choice, Part, Parts, known_of, licence_files_in, tokenizer_in
 from .cache import locate
-from .components import INDEX, SHARD, WEIGHT_STEMS, variant_of
+from .components import INDEX, LITE, SHARD, WEIGHT_STEMS, sized, variant_of
 from .tensors import TensorFile, open_file, open_index, open_pickle
 
 MODEL_FILE, INDEX_FILE = "model.toml", "model_index.json"
@@ -25,6 +25,7 @@ COMBINED = {
     "stage_a": "vqgan",
 }  # fmt: skip
 PRIOR = {"stage_c": "prior", "text": "text_encoder", "image": "image_encoder"}
+STAGES = ("stage_c", "stage_b")  # of which there are lite ones
 DECODER = {"stage_b": "decoder", "stage_a": "vqgan"}
 SPARE = {"text": "text_encoder"}  # of a decoder's own, for where the prior is not
 EXTRAS = {"effnet": "effnet_encoder.safetensors", "previewer": "previewer.safetensors"}  # beside diffusers' folders
@@ -46,6 +47,10 @@ def read(where: Where, unsafe_pickle: bool = False, choice: Choice = Choice()) -
     if choice.variant and not any(variant_of(Path(part.source).name) == choice.variant for part in parts.values()):
         raise UserError("variant", f"{choice.variant!r} is in the name of no file here, as in model.{choice.variant}.safetensors;"
                                    " leave it out, files are cast to the dtype asked for")
+    full = [name for name in STAGES if name in parts and not Path(parts[name].source).parent.name.endswith(LITE)]
+    if choice.lite and full:
+        raise UserError("lite", f"{parts[full[0]].source} is not in a folder like prior{LITE}/, and none is beside it; leave it "
+                                f"out, or get {full[0]} with `sote weights download ID --lite`")
     return replace(bundle, parts=parts)
 
 
@@ -290,7 +295,8 @@ def _weight_files_of(folder: Path) -> list[Path]:
 def _diffusers(folder: Path, choice: Choice) -> Bundle:
     if (folder / COMBINED["stage_c"]).is_dir():
         return _from_components("diffusers", (folder, folder), COMBINED, "prior_tokenizer", choice)
-    is_prior, is_decoder = ((folder / places[stage]).is_dir() for places, stage in ((PRIOR, "stage_c"), (DECODER, "stage_b")))
+    folders = _folders_in(folder)
+    is_prior, is_decoder = (sized(place, folders, choice.lite) in folders for place in (PRIOR["stage_c"], DECODER["stage_b"]))
     if not is_prior and not is_decoder:
         raise UserError("model", f"{folder} holds neither prior/ nor decoder/; give the folder of a Stable Cascade")
     if is_decoder and "stage_c" not in choice.parts and _weight_files_of(folder / SPARE["text"]):
@@ -312,8 +318,11 @@ def _from_components(
 ) -> Bundle:
     """What lies in the first folder, under the name of the second."""
     folder, named = folders
-    files = {part: _component(folder / place, part, choice) for part, place in places.items() if (folder / place).is_dir()}
-    files |= {part: open_file(folder / name) for part, name in EXTRAS.items() if (folder / name).is_file()}
+    there = _folders_in(folder)
+    held = {part: sized(place, there, choice.lite) for part, place in places.items() if part in choice.parts}
+    files = {part: _component(folder / place, part, choice) for part, place in held.items() if place in there}
+    extras = {part: folder / name for part, name in EXTRAS.items() if part in choice.parts}
+    files |= {part: open_file(path) for part, path in extras.items() if path.is_file()}
     parts = {part: _part(file, part) for part, file in files.items()}
     about: dict[str, Any] = next((known for file in files.values() if (known := known_of(file.metadata)["model"])), {})
     if "license" not in about:
@@ -321,6 +330,10 @@ def _from_components(
     bundle = Bundle(layout, parts, _name_of(named), tokenizer=tokenizer_in(folder / tokenizer))
     bundle.licence_files = licence_files_in(folder)
     return _described(bundle, about)
+
+
+def _folders_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.is_dir()}
 
 
 def _connected(folder: Path, role: str) -> Path:

@@ -135,7 +135,7 @@ def _part_of(name: str, network: Any) -> Part:
 
 
 def convert(source: Where, target: str | Path, format: str, dtype: torch.dtype | str | None = None,
-            unsafe_pickle: bool = False) -> list[str]:
+            unsafe_pickle: bool = False, choice: Choice = WHOLE) -> list[str]:
     """Writes weights in another format, tensor by tensor; returns the parts that the format has no place for.
 
     Parts need not be complete. `unsafe_pickle` also reads a single .ckpt, .pt or .bin file (weights only, never code).
@@ -143,7 +143,7 @@ def convert(source: Where, target: str | Path, format: str, dtype: torch.dtype |
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
-    bundle = read(source, unsafe_pickle, WHOLE)
+    bundle = read(source, unsafe_pickle, choice)
     bundle.settle()
     return _write(bundle, Path(target), format, dtype_named(dtype))
 
@@ -213,9 +213,9 @@ class Inspection:
     skipped: list[str] = field(default_factory=list)
 
 
-def inspect(where: Where) -> Inspection:
+def inspect(where: Where, choice: Choice = WHOLE) -> Inspection:
     """Says what is at a path, checked and hashed tensor by tensor. UserError as `open_cascade`, but parts may be missing."""
-    bundle = read(where, choice=WHOLE)
+    bundle = read(where, choice=choice)
     bundle.settle()
     parts = [_report(bundle.parts[name]) for name in in_order(bundle.parts)]
     path = str(where) if isinstance(where, (str, Path)) else "parts named one by one"
