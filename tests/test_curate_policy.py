@@ -106,7 +106,8 @@ def test_no_picture_leaves_the_machine_before_the_policy_has_read_its_tags(tmp_p
     if host is None:
         assert step in [one.name for one in pipeline.chain(settings, places, skip)]
         return
-    with pytest.raises(UserError, match=f"{step}.backend: 'endpoint' would send pictures to {host} before .*--skip {step}") as said:
+    sentence = f"{step}.backend: 'endpoint' would send pictures to {host} before .*--skip {step}"
+    with pytest.raises(UserError, match=sentence) as said:
         pipeline.chain(settings, places, skip)
     assert "word" not in str(said.value)
     assert step not in [one.name for one in pipeline.chain(settings, places, (*skip, step))]

@@ -10,12 +10,16 @@ import pytest
 import test_hub
 import torch
 from click.testing import CliRunner
+from PIL import Image
 from safetensors.torch import load_file
 from tiny_models import colour_tagger, mlp_weights
 
+from sotediffusion.cli.curate import read_preset
 from sotediffusion.cli.curate_models import command
+from sotediffusion.curate import pipeline
 from sotediffusion.curate.inference import fetch
 from sotediffusion.curate.inference import published as models
+from sotediffusion.curate.inference.hashes import check_models, describe, recorded
 from sotediffusion.curate.inference.published import PUBLISHED, Source, find_model, is_here
 from sotediffusion.types import UserError
 
@@ -155,6 +159,42 @@ def test_the_list_names_licence_source_and_command_of_every_model(tmp_path):
     colour_tagger(tmp_path / "wd-swinv2-tagger-v3", ["1girl"], size=32)
     found = CliRunner().invoke(command, ["--models", str(tmp_path)]).output
     assert f"in {tmp_path / 'wd-swinv2-tagger-v3'}" in found
+
+
+def test_a_published_file_is_pinned_or_held_to_the_hash_of_its_first_use(tmp_path):
+    folder = colour_tagger(tmp_path / "wd-swinv2-tagger-v3", ["1girl"], size=32)
+    assert "not used yet, then by hash: model.onnx, selected_tags.csv" in describe(tmp_path, PUBLISHED[folder.name])
+    check_models(tmp_path, [folder.name, "somebody's own"])
+    check_models(tmp_path, [folder.name])
+    shown = CliRunner().invoke(command, ["--models", str(tmp_path)]).output
+    assert "no published hash is known here; by the hash of their first use: model.onnx, selected_tags.csv" in shown
+    before = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+    (folder / "model.onnx").write_bytes(b"another model altogether")
+    with pytest.raises(UserError, match=rf"models: .*model.onnx has .* when it was first used here it was {before}; fetch"):
+        check_models(tmp_path, [folder.name])
+    (tmp_path / "hashes.json").write_text("[]")
+    with pytest.raises(UserError, match="hashes.json is no record"):
+        check_models(tmp_path, [folder.name])
+    (tmp_path / "hashes.json").unlink()
+    check_models(tmp_path, [folder.name])
+    (tmp_path / "aes-B32-v0").mkdir()
+    (tmp_path / "aes-B32-v0" / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="published it was b575ef3c"):
+        check_models(tmp_path, ["aes-B32-v0"])
+
+
+def test_a_run_holds_its_models_to_their_hashes(tmp_path):
+    (tmp_path / "pile").mkdir()
+    Image.new("RGB", (60, 60), (9, 90, 200)).save(tmp_path / "pile" / "one.png")
+    folder = colour_tagger(tmp_path / "m" / "wd-swinv2-tagger-v3", ["1girl"], size=32)
+    settings = read_preset("card", ("tag.size=32", "filter.min_area=0", "text.backend=none"))
+    order = pipeline.Order(str(tmp_path / "pile"), str(tmp_path / "cat"), settings, tmp_path / "m", 1, ("score", "dedupe"))
+    pipeline.run(order, lambda _: None)
+    assert recorded(tmp_path / "m").keys() == {"wd-swinv2-tagger-v3/model.onnx", "wd-swinv2-tagger-v3/selected_tags.csv"}
+    with open(folder / "model.onnx", "ab") as file:
+        file.write(b"\0")
+    with pytest.raises(UserError, match=r"model\.onnx has the sha256"):
+        pipeline.run(order, lambda _: None)
 
 
 def test_unknown_names_list_the_known(tmp_path):

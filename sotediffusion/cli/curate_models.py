@@ -50,6 +50,7 @@ def list_models(models: Path) -> None:
 
 
 def _show(models: Path) -> None:
+    from sotediffusion.curate.inference.hashes import describe
     from sotediffusion.curate.inference.published import PUBLISHED, is_here
 
     for model in PUBLISHED.values():
@@ -57,6 +58,7 @@ def _show(models: Path) -> None:
         click.echo(f"{model.name}  {model.step}  {model.what}")
         sources = ", ".join(f"{source.id} at {source.revision}" for source in model.sources)
         click.echo(f"  {model.licence}; {model.size}; {sources}")
+        click.echo(f"  {describe(models, model)}")
         click.echo(f"  {here}")
 
 

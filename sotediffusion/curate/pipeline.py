@@ -235,6 +235,7 @@ def run(order: Order, report: Callable[[Progress], None],
     Last come notes by name, for people: what the listing passed over, and what the tagger ran on, which is said at once, too.
     """
     from sotediffusion.curate.dedupe.looked import forget_looked
+    from sotediffusion.curate.inference.hashes import check_models
     from sotediffusion.curate.scan.sources import masked, open_source, passed_over, whole
     from sotediffusion.curate.text.journal import forget
 
@@ -245,6 +246,7 @@ def run(order: Order, report: Callable[[Progress], None],
         secret = _about(store)
         places = Places(source, store, order.models, order.secrets or {}, _memory(order))
         steps = chain(order.settings, places, order.skip)
+        check_models(order.models, _models(order))
         forget_errors(store, steps)
         runs_on = _tagger_runs_on(order, steps)
         if runs_on:
@@ -264,6 +266,14 @@ def run(order: Order, report: Callable[[Progress], None],
         notes = {name: text for name, text in notes.items() if text}
         finished = Finished(store, runner.chain.placed, runner.parts, ledger)
         return commit(finished, {**told, "notes": notes}, order.name), runner, notes
+
+
+def _models(order: Order) -> list[str]:
+    """The names of the models that a run opens."""
+    settings = {name: table for name, table in order.settings.items() if name not in order.skip}
+    named = list(settings["score"].scorers) if "score" in settings else []
+    named += [settings["tag"].model] if "tag" in settings else []
+    return named + [settings[name].model for name in ("text", "prose") if name in settings and settings[name].backend == "llava"]
 
 
 def _tagger_runs_on(order: Order, steps: list[Step]) -> str:
