@@ -110,16 +110,22 @@ def test_a_batch_is_cut_into_as_many_pieces_for_everyone_and_each_sample_counts_
     assert all(piece.batch.void == (piece.share == 0) and (not size or piece.batch.size <= size) for piece in every)
 
 
-def test_weights_that_are_spread_give_each_process_its_rows():
+def test_weights_that_are_spread_give_each_process_its_rows_and_only_these_are_brought_to_the_device():
+    class Watched(nn.ModuleDict):
+        rows: list[int] = []
+
+        def to(self, device):
+            self.rows.append(sum(p.to_local().numel() for p in self.parameters()))
+            return super().to(device)
+
     def spread():
         from tiny import tiny_cascade
 
         with joined(int(os.environ["RANK"]), 2, 0, "cpu", "fsdp", minutes=1) as ranks:
             tiny = tiny_cascade()
-            modules = nn.ModuleDict({"stage_c": tiny.stage_c, "text": tiny.text})
+            modules = Watched({"stage_c": tiny.stage_c, "text": tiny.text})
             whole = sum(p.numel() for p in modules.parameters())
             ranks.spread(modules, "cpu")
-            own = sum(p.to_local().numel() for p in modules.parameters())
-            assert abs(own - whole / 2) < whole / 50
+            assert len(modules.rows) == 1 and abs(modules.rows[0] - whole / 2) < whole / 50
 
     assert forked(spread, 2) == [0, 0]

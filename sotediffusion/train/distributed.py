@@ -94,7 +94,10 @@ class Ranks:
         return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
     def spread(self, modules: nn.ModuleDict, device: str) -> None:
-        """Before the optimizer is made: give each process its rows of the weights, where that is wanted."""
+        """Before the optimizer is made: bring the networks to the device, or only this process's rows where that is wanted.
+
+        Rows are cut block by block from where the weights are, so that no device ever holds all of them.
+        """
         if self.count > 1 and self.sharding == "fsdp":
             warnings.filterwarnings("ignore", message=".*returned a view tensor")  # nothing is done in place to any
             mesh = init_device_mesh(torch.device(device).type, (self.count,))
@@ -107,6 +110,7 @@ class Ranks:
                     for kind, method in METHODS.items():
                         if isinstance(module, kind):
                             register_fsdp_forward_method(module, method)
+        modules.to(device)
 
     def forward(self, recipe: Any) -> Forward:
         """The recipe's loss, after whose backward pass gradients are the means over all processes."""

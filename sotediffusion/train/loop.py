@@ -111,7 +111,7 @@ def train(recipe: Recipe, options: Options, folder: Path, report: Callable[[Stat
     UserError naming the last good checkpoint when the loss or gradients are not finite or the loss explodes.
     """
     # Set up the training state.
-    modules = recipe.modules.to(options.device).train()
+    modules = recipe.modules.train()
     ranks.spread(modules, options.device)
     stepper = _stepper(modules, options)
     ema = Ema(modules, options.ema, options.ema_on_host)
