@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import threading
 import time
 from io import BytesIO
@@ -372,6 +373,20 @@ def test_the_server_tells_what_it_offers(own: Site) -> None:
     for path in ("/license", "/source"):
         assert "stabilityai/stable-cascade" in own.client.get(path).text or path == "/license"
     assert "Non-Commercial Research" in own.client.get("/license").text
+
+
+def test_every_call_that_takes_a_body_is_described_with_it_and_refers_to_nothing_that_is_not_there(own: Site) -> None:
+    schema = own.client.get("/openapi.json").json()
+    taking = {f"{method} {path}": about for path, methods in schema["paths"].items() for method, about in methods.items()
+              if method in ("post", "put")}  # fmt: skip
+    bodiless = {name for name, about in taking.items() if "requestBody" not in about}
+    assert {name.rpartition("/")[2] for name in bodiless} == {
+        "cancel", "skip", "interrupt", "refresh-checkpoints", "refresh-loras", "refresh-vae", "refresh-embeddings"}  # fmt: skip
+    assert taking["post /api/v1/tokens"]["requestBody"]["content"]["application/json"]["schema"]["properties"].keys() == {
+        "text", "model"}  # fmt: skip
+    referred = set(re.findall(r"'\$ref': '([^']+)'", str(schema)))
+    assert referred and referred <= {f"#/components/schemas/{name}" for name in schema["components"]["schemas"]}
+    assert set(schema["paths"]["/v1/models"]["get"]["responses"]["default"]["content"]) == {"application/json"}
 
 
 def test_settings_come_back_out_of_a_picture(own: Site) -> None:

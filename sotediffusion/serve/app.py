@@ -11,6 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from sotediffusion import __version__
+from sotediffusion.serve.described import describe
 from sotediffusion.serve.doors import a1111, api, fal, openai
 from sotediffusion.serve.front import add_front
 from sotediffusion.serve.house import House
@@ -18,7 +19,7 @@ from sotediffusion.serve.walls import problems
 from sotediffusion.serve.walls.problems import Trouble, trouble_of
 from sotediffusion.serve.walls.security import Guard
 
-DIALECTS: tuple[ModuleType, ...] = (fal, openai, a1111)  # each has PREFIXES, router(gateway) and problem(trouble)
+DIALECTS: tuple[ModuleType, ...] = (fal, openai, a1111)  # each has PREFIXES, ERROR, router(gateway), problem(trouble)
 SHOWN = ("Retry-After", "X-Fal-Request-Id", "X-Sote-Safety-Checker")
 
 
@@ -47,11 +48,13 @@ def inner(house: House) -> FastAPI:
 
 def _dialect_of(path: str) -> Callable[[Trouble], Response]:
     """How a trouble is told to who asked for this path."""
-    for module in DIALECTS:
-        if path.startswith(module.PREFIXES):
-            tell: Callable[[Trouble], Response] = module.problem
-            return tell
-    return problems.own
+    module = _module_of(path)
+    return problems.own if module is None else module.problem
+
+
+def _module_of(path: str) -> ModuleType | None:
+    """The dialect that this path belongs to; None for the own API."""
+    return next((module for module in DIALECTS if path.startswith(module.PREFIXES)), None)
 
 
 def _tell_errors(app: FastAPI) -> None:
@@ -73,12 +76,7 @@ def _misread(error: RequestValidationError) -> Trouble:
 
 
 def _openapi(app: FastAPI, house: House) -> dict[str, Any]:
-    """The description of the API, with its licence and how a key is sent."""
+    """The description of the API, made once."""
     if app.openapi_schema is None:
-        schema = FastAPI.openapi(app)
-        schema["info"]["license"] = {"name": house.duties.named, "url": "/license"}
-        schemes = schema.setdefault("components", {}).setdefault("securitySchemes", {})
-        schemes["key"] = {"type": "http", "scheme": "bearer", "description": "ID:SECRET, as `sote serve keys add` shows it"}
-        schema["security"] = [{"key": []}]
-        app.openapi_schema = schema
+        app.openapi_schema = describe(app, house.duties.named, lambda path: (_module_of(path) or problems).ERROR)
     return app.openapi_schema

@@ -16,6 +16,7 @@ from sotediffusion.serve.storage.jobs import StoredPicture
 from sotediffusion.serve.walls.callers import Caller, needs
 
 WEB = Path(__file__).parent / "web"
+_SEEN: dict[int | str, dict[str, Any]] = {200: {"description": "The picture", "content": {"image/*": {}}}}
 _KEPT = "private, max-age=86400, immutable"
 _TYPES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
 
@@ -55,7 +56,7 @@ class Page(StaticFiles):
 def _pictures(routes: APIRouter, house: House) -> None:
     gateway = house.gateway
 
-    @routes.get("/pictures/{name:path}", response_class=Response)
+    @routes.get("/pictures/{name:path}", response_class=Response, responses=_SEEN)
     async def picture(name: str, asked: Annotated[PictureAsked, Query()]) -> Response:
         """A picture or preview. Its address comes with its job; it is signed and expires."""
         if not gateway.may_see(name, asked.expires, asked.signature):

@@ -10,6 +10,7 @@ from fastapi import Request as Http
 from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 
+from sotediffusion.serve.described import body_of
 from sotediffusion.serve.doors.a1111_lists import CONSTANT, answers, options, png_info, prompt_styles
 from sotediffusion.serve.doors.a1111_orders import (
     ORIGIN,
@@ -32,6 +33,8 @@ from sotediffusion.serve.walls.problems import Problem, Trouble, json_object
 
 PREFIXES = ("/sdapi/",)
 ROOT = "/sdapi/v1"
+ERROR = {"type": "object", "required": ["detail"], "properties": {"detail": {"type": ["string", "array"]}}}
+OPTIONS = body_of({"sd_model_checkpoint": {"type": ["string", "null"], "description": "a title of sd-models, a name or a hash"}})
 SAFETY_HEADER = "X-Sote-Image-Check"
 
 # A1111's names of what is ours; an error names the field as the caller gave it.
@@ -171,7 +174,7 @@ def _add_options(routes: APIRouter, doors: Doors) -> None:
     async def get_options() -> JSONResponse:
         return JSONResponse(options(doors.gateway.menu, doors.model))
 
-    @routes.post("/options", dependencies=[Depends(needs("admin"))])
+    @routes.post("/options", openapi_extra=OPTIONS, dependencies=[Depends(needs("admin"))])
     async def set_options(http: Http) -> JSONResponse:
         return JSONResponse(await doors.set_options(http))
 

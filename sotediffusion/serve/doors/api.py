@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import StreamingResponse
 
 from sotediffusion.pictures.recall import recall
+from sotediffusion.serve.described import EVENTS, body_of
 from sotediffusion.serve.doors.asked import order_schema, read_order
 from sotediffusion.serve.doors.views import about_view, job_view
 from sotediffusion.serve.events import event_stream, sse
@@ -22,6 +23,11 @@ from sotediffusion.types import UserError
 
 PREFIX = "/api/v1"
 PICTURE = {"requestBody": {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}}
+BEFORE = body_of({"before": {"type": ["string", "null"], "description": "the id of a waiting job; null: behind all"}})
+FAVOURITE = body_of({"picture": {"type": "string", "description": "its name"}, "favourite": {"type": "boolean", "default": True}},
+                    ("picture",))  # fmt: skip
+KEY = body_of({"key": {"type": "string", "description": "ID:SECRET, as it was shown"}}, ("key",))
+TEXT = body_of({"text": {"type": "string", "default": ""}, "model": {"type": ["string", "null"]}})
 MOST = 200  # jobs in a reply
 
 
@@ -100,7 +106,7 @@ def _change(routes: APIRouter, house: House) -> None:
         await gateway.cancel(caller.owner, id)
         return job_view(gateway, await gateway.job(caller.owner, id), None)
 
-    @routes.post("/jobs/{id}/move")
+    @routes.post("/jobs/{id}/move", openapi_extra=BEFORE)
     async def move(id: str, http: Request, caller: Mine) -> dict[str, Any]:
         """Move a waiting job before another of the caller's, `before`, or behind all of them; they come back in order."""
         before = (await json_object(http)).get("before")
@@ -113,7 +119,7 @@ def _change(routes: APIRouter, house: House) -> None:
         await gateway.forget(caller.owner, id)
         return Response(status_code=204)
 
-    @routes.put("/jobs/{id}/favourite")
+    @routes.put("/jobs/{id}/favourite", openapi_extra=FAVOURITE)
     async def favour(id: str, http: Request, caller: Mine) -> dict[str, Any]:
         """Mark `picture` as a favourite, or with `favourite` false as none; its job is kept while it has one."""
         body = await json_object(http)
@@ -131,14 +137,14 @@ def _change(routes: APIRouter, house: House) -> None:
 def _events(routes: APIRouter, house: House) -> None:
     gateway = house.gateway
 
-    @routes.get("/jobs/{id}/events")
+    @routes.get("/jobs/{id}/events", response_class=StreamingResponse, responses=EVENTS)
     async def events(id: str, caller: Mine, last_event_id: Annotated[str | None, Header()] = None) -> StreamingResponse:
         """Server-sent events: the job at each change, until it has ended."""
         await gateway.job(caller.owner, id)
         seen = int(last_event_id) if last_event_id is not None and last_event_id.isdecimal() else None
         return event_stream(_told(gateway, caller.owner, id, seen), closing=gateway.closing)
 
-    @routes.get("/events")
+    @routes.get("/events", response_class=StreamingResponse, responses=EVENTS)
     async def all_events(caller: Mine) -> StreamingResponse:
         """Server-sent events of all the caller's jobs: `job` at each change, `gone` when one is forgotten."""
         return event_stream(_all_told(gateway, caller.owner), closing=gateway.closing)
@@ -160,7 +166,7 @@ async def _all_told(gateway: Gateway, owner: str) -> AsyncIterator[str]:
 def _session(routes: APIRouter, house: House) -> None:
     gateway = house.gateway
 
-    @routes.post("/session", status_code=204)
+    @routes.post("/session", status_code=204, openapi_extra=KEY)
     async def enter(http: Request) -> Response:
         """Exchange a key for a cookie, which a page cannot read and other sites cannot send."""
         key = (await json_object(http)).get("key")
@@ -182,7 +188,7 @@ def _session(routes: APIRouter, house: House) -> None:
 def _words(routes: APIRouter, house: House) -> None:
     gateway, words = house.gateway, house.words
 
-    @routes.post("/tokens")
+    @routes.post("/tokens", openapi_extra=TEXT)
     async def tokens(http: Request, caller: Mine) -> dict[str, int]:
         """How many tokens `text` has for `model`, and in how many chunks of 77."""
         body = await json_object(http)

@@ -10,12 +10,14 @@ from typing import Any
 
 from fastapi import APIRouter, Depends
 from fastapi import Request as Http
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 
+from sotediffusion.serve.described import EVENTS
 from sotediffusion.serve.doors.attended import attended, awaited
 from sotediffusion.serve.doors.fal_orders import ALIAS, APPS, PRIORITIES, CascadeForm, Memo, ask_of, is_ours
 from sotediffusion.serve.doors.fal_proxy import QUEUE, RUN, add_proxy
 from sotediffusion.serve.doors.fal_replies import (
+    ERROR,
     REQUEST_ID,
     headers_of,
     output,
@@ -35,7 +37,7 @@ from sotediffusion.serve.walls.callers import Caller, needs
 from sotediffusion.serve.walls.problems import Problem, Trouble, json_object
 from sotediffusion.serve.webhooks.delivery import Signer
 
-__all__ = ["PREFIXES", "problem", "router", "webhook_body"]
+__all__ = ["ERROR", "PREFIXES", "problem", "router", "webhook_body"]
 
 PREFIXES = ("/fal-ai/", "/fal/", "/api/fal/")
 
@@ -159,7 +161,7 @@ def router(gateway: Gateway) -> APIRouter:
     for app, form in APPS.items():
         for prefix, shown in (("", True), (RUN, False)):
             _add_order(routes, f"{prefix}/{app}", form, doors.run, shown)
-            _add_order(routes, f"{prefix}/{app}/stream", form, doors.stream, shown)
+            _add_order(routes, f"{prefix}/{app}/stream", form, doors.stream, shown, EVENTS)
         _add_order(routes, f"{QUEUE}/{app}", form, doors.queue, True)
         for prefix in ("", RUN, QUEUE):
             _add_requests(routes, f"{prefix}/{app}/requests/{{id}}", doors, prefix == QUEUE and app == ALIAS)
@@ -168,12 +170,13 @@ def router(gateway: Gateway) -> APIRouter:
     return routes
 
 
-def _add_order(routes: APIRouter, path: str, form: type[CascadeForm], door: Any, shown: bool) -> None:
+def _add_order(routes: APIRouter, path: str, form: type[CascadeForm], door: Any, shown: bool, told: Any = None) -> None:
     async def handler(http: Http, caller: Caller = _Mine) -> Response:
         return await door(http, caller, form)
 
     add = partial(routes.add_api_route, include_in_schema=shown, response_model=None)
-    add(path, handler, methods=["POST"], name=door.__name__, openapi_extra=schema(form))
+    add(path, handler, methods=["POST"], name=door.__name__, openapi_extra=schema(form), responses=told,
+        response_class=StreamingResponse if told else JSONResponse)
 
 
 def _add_requests(routes: APIRouter, path: str, doors: Doors, shown: bool) -> None:
@@ -192,7 +195,7 @@ def _add_requests(routes: APIRouter, path: str, doors: Doors, shown: bool) -> No
         return await doors.cancel(caller, id)
 
     add(f"{path}/status", status, methods=["GET"])
-    add(f"{path}/status/stream", status_stream, methods=["GET"])
+    add(f"{path}/status/stream", status_stream, methods=["GET"], responses=EVENTS, response_class=StreamingResponse)
     add(f"{path}/cancel", cancel, methods=["PUT"])
     add(path, result, methods=["GET"])
     add(f"{path}/response", result, methods=["GET"])

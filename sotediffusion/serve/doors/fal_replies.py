@@ -21,6 +21,11 @@ from sotediffusion.serve.walls.problems import REUSED, Trouble
 
 REQUEST_ID = "x-fal-request-id"
 CHECKER = "X-Sote-Safety-Checker"
+ERROR = {
+    "type": "object",
+    "anyOf": [{"required": ["detail"]}, {"required": ["status"]}],
+    "properties": {"detail": {"type": ["string", "array"]}, "error_type": {"type": "string"}, "status": {"type": "string"}},
+}
 AROUND = ("webhook", "Idempotency-Key", "priority", "deadline_s")  # fields that stand in no body
 
 _ERROR_TYPES = {

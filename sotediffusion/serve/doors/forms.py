@@ -44,7 +44,19 @@ def faults(error: ValidationError) -> list[dict[str, Any]]:
 @cache
 def schema(form: type[Form]) -> dict[str, Any]:
     """What OpenAPI is told of a route that reads this form."""
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": form.model_json_schema()}}}}
+    whole = form.model_json_schema()
+    inner = whole.pop("$defs", {})  # inside of OpenAPI a reference to them would lead nowhere
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": _inlined(whole, inner)}}}}
+
+
+def _inlined(part: Any, inner: dict[str, Any]) -> Any:
+    """A schema with the parts themselves where it refers to them."""
+    if isinstance(part, list):
+        return [_inlined(item, inner) for item in part]
+    if not isinstance(part, dict):
+        return part
+    here = {**inner[part["$ref"].rpartition("/")[2]], **part} if "$ref" in part else part
+    return {name: _inlined(value, inner) for name, value in here.items() if name != "$ref"}
 
 
 def picture_in(text: str, field: str) -> bytes:

@@ -13,6 +13,7 @@ from fastapi import Request as Http
 from fastapi.responses import JSONResponse, Response
 from pydantic import AliasChoices, Field
 
+from sotediffusion.serve.described import EITHER
 from sotediffusion.serve.doors.attended import attended, awaited
 from sotediffusion.serve.doors.endings import ending
 from sotediffusion.serve.doors.forms import Form, as_text, read, schema
@@ -25,6 +26,12 @@ from sotediffusion.types import Request
 
 PREFIXES = ("/v1/",)
 ORIGIN = "openai"
+_TEXT = {"type": ["string", "null"]}
+ERROR = {
+    "type": "object", "required": ["error"],
+    "properties": {"error": {"type": "object", "required": ["message", "type", "param", "code"], "properties": {
+        "message": {"type": "string"}, "type": {"type": "string"}, "param": _TEXT, "code": _TEXT}}},
+}  # fmt: skip
 
 _SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})", re.ASCII)
 _NO_DETAILS = {"image_tokens": 0, "text_tokens": 0}
@@ -184,7 +191,7 @@ def router(gateway: Gateway) -> APIRouter:
     """The routes; `generate` is the scope they need."""
     routes = APIRouter(tags=["OpenAI"])
 
-    @routes.post("/v1/images/generations", openapi_extra=schema(ImagesForm))
+    @routes.post("/v1/images/generations", openapi_extra=schema(ImagesForm), responses=EITHER)
     async def generate(http: Http, caller: Caller = Depends(needs("generate"))) -> Response:
         form = read(ImagesForm, await json_object(http))
         if form.model is not None:

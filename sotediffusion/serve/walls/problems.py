@@ -14,6 +14,11 @@ from sotediffusion.serve.gateway import ClientGone, Closing, NoSuch, StillLive
 from sotediffusion.serve.storage.jobs import KeyReused, QueueFull, StoreDown
 from sotediffusion.types import UserError
 
+ERROR = {
+    "type": "object", "required": ["error"],
+    "properties": {"error": {"type": "object", "required": ["code", "field", "message"], "properties": {
+        "code": {"type": "string"}, "field": {"type": ["string", "null"]}, "message": {"type": "string"}}}},
+}  # fmt: skip
 CLIENT_CLOSED = 499  # nobody reads it; what logs call a client that has left
 REUSED = "key_reused"  # 422 in every dialect: clients repeat a 409 by themselves
 _NO_ROOM = ("disk", "quota")
