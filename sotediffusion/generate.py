@@ -30,6 +30,7 @@ from .text.prompt import expand_wildcards
 from .types import Event, Picture, Request, UserError
 from .weights.embeddings import read as read_embedding
 from .weights.embeddings import with_words
+from .weights.lora import warn_of_mask
 from .weights.lora_sets import LoraSet, wear
 
 STAGE_C, STAGE_B, DONE = "stage c", "stage b", "done"
@@ -134,6 +135,8 @@ def _listener(cascade: Cascade, request: Request, worn: LoraSet) -> tuple[Any, A
     if not request.embeddings:
         return tower, cascade.tokenizer, ()
     embeddings = [read_embedding(path) for path in request.embeddings]
+    for one in embeddings:
+        warn_of_mask(one.name, one.text_mask, cascade)
     tower, tokenizer = with_words(tower or cascade.text, cascade.tokenizer, embeddings)
     _work_as(tower, cascade.text)
     return tower, tokenizer, tuple({"name": one.name, "hash": one.digest} for one in embeddings)

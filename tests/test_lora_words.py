@@ -66,6 +66,15 @@ def test_words_in_a_prompt_are_weighed_and_chunked_like_others():
     assert len(cascade.text.text_model.embeddings.token_embedding.weight) == 49408
 
 
+@pytest.mark.parametrize(("mask", "notes"), [("unmasked", 1), ("masked", 0), (None, 0)])
+def test_a_word_that_was_trained_with_padding_told_otherwise_is_noted(tmp_path, recwarn, mask, notes):
+    path = save(Embedding("mine", torch.randn(2, 32), {TEXT_MASK: mask} if mask else {}), tmp_path / "mine.safetensors")
+    prepare(tiny_cascade(), replace(SMALL, prompt="embedding:mine", embeddings=(str(path),)))
+    said = [str(warning.message) for warning in recwarn if "text_mask" in str(warning.message)]
+    assert len(said) == notes
+    assert all("mine was trained with text_mask=unmasked and tiny draws with masked" in each for each in said)
+
+
 def test_a_picture_drawn_with_a_word_tells_of_it_and_differs(place, tmp_path):
     vectors = torch.randn(2, 32, generator=torch.Generator().manual_seed(0)) * 3
     path = save(Embedding("mine", vectors), tmp_path / "mine.safetensors")

@@ -12,7 +12,7 @@ from ..pictures.files import beside
 from ..text.tokenizer import Tokenizer
 from ..text.words import WordTokenizer
 from ..types import UserError
-from .lora import digest
+from .lora import TEXT_MASK, digest
 from .lora_merge import sharing
 from .tensors import in_memory, open_file, write_file
 
@@ -28,6 +28,11 @@ class Embedding:
     vectors: Tensor
     metadata: dict[str, str] = field(default_factory=dict)
     digest: str = ""  # SHA-256 over the file without its header, in hex
+
+    @property
+    def text_mask(self) -> str:
+        """What the text tower saw of padding when it was trained, "" where nothing says it."""
+        return self.metadata.get(TEXT_MASK, "")
 
 
 def read(path: str | Path) -> Embedding:

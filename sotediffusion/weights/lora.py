@@ -5,6 +5,7 @@ Files are safetensors and nothing else, in the names of kohya's trainer, ComfyUI
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -91,6 +92,14 @@ def _read(path: Path, changed: int, size: int) -> Lora:
     if folder and any(isinstance(pair, Kronecker) for pair in pairs.values()):
         raise UserError(source, "is LoKr as PEFT saves it, whose scale is not in the file; save it in another program's form")
     return Lora(pairs, path.parent.name if folder else path.stem, opened.metadata, _form(opened.tensors), digest(path))
+
+
+def warn_of_mask(name: str, trained: str, cascade: Any) -> None:
+    """Warn where the text tower saw padding otherwise when a file was trained than it does when this cascade draws."""
+    drawn = cascade.conventions.text_mask
+    if trained not in ("", drawn):
+        warnings.warn(f"{name} was trained with text_mask={trained} and {cascade.name or 'this model'} draws with {drawn}; it "
+                      "may do less than it learnt", stacklevel=3)
 
 
 def _halves(tensors: Mapping[str, Stored], source: str) -> dict[str, dict[str, Tensor]]:

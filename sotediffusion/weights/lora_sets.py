@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch import nn
 
 from ..models.cascade import Cascade
 from ..types import UserError
-from .lora import Lora, read
+from .lora import Lora, read, warn_of_mask
 from .lora_keys import PARTS
 from .lora_merge import network_with
 
@@ -65,9 +64,7 @@ def wear(cascade: Cascade, wanted: Sequence[tuple[str, float]]) -> LoraSet:
         return LoraSet()
     opened = [(read(path), float(weight)) for path, weight in wanted]
     for lora, _ in opened:
-        if lora.text_mask not in ("", cascade.conventions.text_mask):
-            warnings.warn(f"{lora.name} was trained with text_mask={lora.text_mask} and {cascade.name or 'this model'} draws "
-                          f"with {cascade.conventions.text_mask}; it may do less than it learnt", stacklevel=2)  # fmt: skip
+        warn_of_mask(lora.name, lora.text_mask, cascade)
     totals: dict[str, tuple[Lora, float]] = {}
     for lora, weight in opened:
         totals[lora.digest] = (lora, weight + (totals[lora.digest][1] if lora.digest in totals else 0))
