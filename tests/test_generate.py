@@ -49,9 +49,9 @@ CROWD = [
 TOLERANCE = 1e-5  # of the largest value; what rows of one matrix product differ by
 
 
-def through(runs: Sequence[Run], order: Sequence[int]) -> list[torch.Tensor]:
+def through(runs: Sequence[Run], order: Sequence[int], kind: torch.dtype = torch.float32) -> list[torch.Tensor]:
     """Steps runs of like keys together until all are done; `order` says who is looked at first. Returns their latents."""
-    cascade = tiny_cascade()
+    cascade = tiny_cascade(kind)
     while any(run.phase != DONE for run in runs):
         first = next(runs[i] for i in order if runs[i].phase != DONE)
         step(cascade, [runs[i] for i in order if runs[i].key == first.key])
@@ -81,6 +81,16 @@ def test_a_run_alone_equals_the_run_in_a_mixed_batch(singles: list[torch.Tensor]
     assert len({run.key for run in runs}) == 1 and {run.text.shape[1] for run in runs} == {77, 231}
     for together, single in zip(through(runs, range(len(runs))), singles, strict=True):
         near(together, single)
+
+
+def test_in_bfloat16_a_batch_changes_a_picture_less_than_bfloat16_does(singles: list[torch.Tensor]) -> None:
+    kind = torch.bfloat16
+    together = through([prepare(tiny_cascade(kind), request)[0] for request in CROWD], range(len(CROWD)), kind)
+    for request, crowded, exact in zip(CROWD, together, singles, strict=True):
+        (single,) = through(prepare(tiny_cascade(kind), request), [0], kind)
+        rounding = (single - exact).norm()
+        assert 0 < rounding < 0.1 * exact.norm()  # of bfloat16, and no other picture
+        assert (crowded - single).norm() <= rounding
 
 
 @settings(max_examples=4)

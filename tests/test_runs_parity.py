@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_cascade
+from tiny import lite_cascade, tiny_cascade
 
 from sotediffusion.generate import prior_cells
 from sotediffusion.pipelines import StableCascadeCombinedPipeline, StableCascadeDecoderPipeline, StableCascadePriorPipeline
@@ -23,9 +23,9 @@ EXACT, FLOAT = 1e-8, 1e-4  # of the largest value
 
 
 @cache
-def pipelines(dtype: torch.dtype) -> SimpleNamespace:
+def pipelines(dtype: torch.dtype, kind: Any = tiny_cascade) -> SimpleNamespace:
     """Ours and theirs around the same weights."""
-    cascade = tiny_cascade(dtype)
+    cascade = kind(dtype)
     parts = reference.components(cascade)
     ours = SimpleNamespace(prior=StableCascadePriorPipeline(cascade), decoder=StableCascadeDecoderPipeline(cascade),
                            combined=StableCascadeCombinedPipeline(cascade))  # fmt: skip
@@ -35,9 +35,11 @@ def pipelines(dtype: torch.dtype) -> SimpleNamespace:
     return SimpleNamespace(ours=ours, theirs=theirs)
 
 
-def both(pipe: str, dtype: torch.dtype = torch.float64, seed: int | list[int] = 0, **arguments: Any) -> tuple[Any, Any]:
+def both(
+    pipe: str, dtype: torch.dtype = torch.float64, seed: int | list[int] = 0, kind: Any = tiny_cascade, **arguments: Any
+) -> tuple[Any, Any]:
     """The same call of both, each with a generator of its own at the same seed."""
-    pair = pipelines(dtype)
+    pair = pipelines(dtype, kind)
 
     def generator() -> Any:
         if isinstance(seed, list):
@@ -81,6 +83,14 @@ def test_a_whole_drawing_in_float64_equals_the_reference(arguments: dict[str, An
 @pytest.mark.parametrize("name", ["guided in both stages", "two pictures of each of two prompts"])
 def test_a_whole_drawing_in_float32_equals_the_reference(name: str) -> None:
     got, want = both("combined", torch.float32, **latents(CALLS[name]))
+    near(got.images, want.images, FLOAT)
+
+
+@pytest.mark.parametrize("name", ["guided in both stages", "guided in neither", "two pictures of each of two prompts"])
+def test_a_whole_drawing_of_lite_like_networks_equals_the_reference(name: str) -> None:
+    got, want = both("combined", kind=lite_cascade, **latents(CALLS[name]))
+    near(got.images, want.images, EXACT)
+    got, want = both("combined", torch.float32, kind=lite_cascade, **latents(CALLS[name]))
     near(got.images, want.images, FLOAT)
 
 

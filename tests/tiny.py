@@ -5,7 +5,7 @@ from functools import cache
 
 import torch
 
-from sotediffusion.models.cascade import PARTS, SIZES, Cascade, Conventions
+from sotediffusion.models.cascade import PARTS, SIZES, Cascade, CascadeConfig, Conventions
 from sotediffusion.models.image_encoder import ImageEncoder
 from sotediffusion.models.unet import UNet
 from sotediffusion.text.tokenizer import ClipTokenizer
@@ -25,7 +25,21 @@ def fill(module: torch.nn.Module, seed: int = 0) -> None:
 @cache
 def tiny_cascade(dtype: torch.dtype = torch.float32) -> Cascade:
     """The same object at every call: do not change it."""
-    config = replace(SIZES["tiny"], image=None)
+    return _filled(replace(SIZES["tiny"], image=None), dtype)
+
+
+@cache
+def lite_cascade(dtype: torch.dtype = torch.float32) -> Cascade:
+    """As the lite networks differ from the full ones, so this from the tiny: narrower, shallower, each level of B gone through
+    twice on the way up. The same object at every call."""
+    full, lite = SIZES["tiny"], SIZES["lite"]
+    stage_b = replace(full.stage_b, widths=(16, 12, 24, 24), heads=(-1, 3, 3, 3), down=(1, 1, 1, 1), up=(1, 1, 1, 1),
+                      up_repeats=lite.stage_b.up_repeats)  # fmt: skip
+    stage_c = replace(full.stage_c, c_cond=24, widths=(24, 24), heads=(3, 3), down=(1, 3), up=(3, 1))
+    return _filled(replace(full, image=None, stage_b=stage_b, stage_c=stage_c), dtype)
+
+
+def _filled(config: CascadeConfig, dtype: torch.dtype) -> Cascade:
     networks = {}
     for i, (name, kind) in enumerate(PARTS.items()):
         network = kind(getattr(config, name)).eval().requires_grad_(False)
