@@ -43,12 +43,17 @@ class Menu:
     models: dict[str, Offer]
     samplers: tuple[str, ...]
     schedules: tuple[str, ...]
-    loras: dict[str, str] = field(default_factory=dict)  # name: file
+    lora_folder: str = ""
     device: str = "cpu"  # the best one of this machine
 
     @property
     def default(self) -> str:
         return next(iter(self.models))
+
+    @property
+    def loras(self) -> dict[str, str]:
+        """The LoRA files by name as they lie there now, so that a new one needs no restart."""
+        return loras_in(self.lora_folder)
 
     def offer(self, name: str | None) -> Offer:
         """The model of this name, or the default. UserError: no such model."""
@@ -108,6 +113,10 @@ def ask(places: Sequence[str]) -> Menu:
     return build(Menu, said["menu"])
 
 
-def loras_in(folder: Path) -> dict[str, str]:
-    """The LoRA files of a folder by name, the file's without its ending; nothing where there is no such folder."""
-    return {path.stem: str(path) for path in sorted(folder.glob("*.safetensors"))}
+def loras_in(folder: str) -> dict[str, str]:
+    """The LoRA files of a folder by name, the file's without its ending; nothing where there is no such folder, or none is given.
+
+    A name is looked up among these and never becomes a path, so that nothing outside of the folder can be asked for.
+    """
+    found = sorted(Path(folder).glob("*.safetensors")) if folder else []
+    return {path.stem: str(path) for path in found if path.is_file()}

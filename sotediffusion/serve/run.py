@@ -102,7 +102,7 @@ def open_server(settings: Settings) -> Server:
     if settings.ray:
         _check_cluster(settings, database)
     offered = menu.ask(settings.models)
-    offered = replace(offered, loras=menu.loras_in(settings.data / "loras"))
+    offered = replace(offered, lora_folder=str(settings.data / "loras"))
     owed = Duties(offered, settings.source)
     notes = owed.check_public(settings.licence_acknowledged) if settings.public else []
     store, words = JobStore(database, settings.limits), Words(settings.data)
@@ -160,7 +160,7 @@ def _worker(settings: Settings, offered: menu.Menu, device: str) -> WorkerSettin
     places = {name: offer.place for name, offer in offered.models.items()}
     device = settings.worker.get("device", device)
     usual = {"device": device, "dtype": "float32" if device == "cpu" else "bfloat16"}
-    fixed = {"jobs": settings.jobs, "shelf": settings.shelf, "models": places, "loras": offered.loras}
+    fixed = {"jobs": settings.jobs, "shelf": settings.shelf, "models": places, "loras": offered.lora_folder}
     return build(WorkerSettings, {**usual, **settings.worker, **fixed}, "worker")
 
 

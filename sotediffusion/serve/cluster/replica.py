@@ -50,7 +50,7 @@ def probe(told: str, name: str, content: str) -> str:
     if seen != content:
         return (f"does not see the pictures in {masked(settings.shelf)}; set SOTE_PICTURES to a folder that all nodes share, or "
                 "to an object store such as s3://bucket/folder")  # fmt: skip
-    for place in (*settings.models.values(), *settings.loras.values()):
+    for place in (*settings.models.values(), *([settings.loras] if settings.loras else [])):
         if not Path(place).exists():
             return f"has no {place}; put the files of models and LoRA at the same place on every node"
     try:

@@ -249,7 +249,7 @@ def _share(nodes: list[dict[str, Any]], settings: WorkerSettings) -> tuple[Worke
     if not gpus:
         cpus = min(settings.threads or cpus, cpus)
     models = {name: _absolute(at) for name, at in settings.models.items()}
-    loras = {name: _absolute(at) for name, at in settings.loras.items()}
+    loras = _absolute(settings.loras) if Path(settings.loras).is_dir() else ""  # which then every node must see
     threads = settings.threads if gpus else cpus
     device = "cuda" if gpus else "cpu"  # of several GPUs a replica sees only its own
     shelf = _absolute(settings.shelf)

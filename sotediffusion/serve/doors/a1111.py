@@ -191,6 +191,7 @@ def _add_questions(routes: APIRouter, doors: Doors) -> None:
     async def styles() -> JSONResponse:
         return JSONResponse(prompt_styles(await doors.styles()))
 
+    # Nothing to do: LoRA, styles and wildcards are read anew each time, models are those that the server was started with.
     for name in ("refresh-checkpoints", "refresh-loras", "refresh-vae", "refresh-embeddings"):
         _add(routes, name, lambda: None, "POST")
     for name, answer in (answers(gateway.menu) | {name: _constant(value) for name, value in CONSTANT.items()}).items():

@@ -15,6 +15,7 @@ from sotediffusion.serve.walls.admission import PRIORITIES
 from sotediffusion.types import Request, UserError
 
 OTHERS = ("model", "loras", "preset", "priority", "deadline_s", "init")  # beside the fields of a request
+_LORAS = "one of /api/v1/about, which may become more while the server runs"
 _PRIORITY = "higher goes first; above 0 needs the scope admin"
 _WHOLE = ("steps", "decoder_steps", "count", "seed", "width", "height")
 
@@ -60,7 +61,8 @@ def order_schema(menu: Menu, bounds: Bounds, presets: Mapping[str, Any]) -> dict
     for name, choices in (("sampler", menu.samplers), ("schedule", menu.schedules)):
         for field in (name, f"decoder_{name}"):
             fields[field]["enum"] = list(choices)
-    lora = {"type": "object", "required": ["name"], "properties": {"name": _enum(menu.loras), "weight": {"type": "number"}}}
+    named = {"name": {"type": "string", "description": _LORAS}, "weight": {"type": "number"}}
+    lora = {"type": "object", "required": ["name"], "properties": named}
     low, high = PRIORITIES
     fields |= {
         "model": _enum(menu.models),

@@ -4,7 +4,7 @@ import json
 import os
 import socket
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from sotediffusion.serve.engine.memory import EngineLimits
@@ -19,7 +19,7 @@ class WorkerSettings:
     jobs: str  # the database, as `Database` takes it
     shelf: str  # where pictures lie, as `Shelf` takes it
     models: dict[str, str]  # name: where its weights lie
-    loras: dict[str, str] = field(default_factory=dict)  # name: file
+    loras: str = ""  # the folder of LoRA files, read anew for each job that names one
     dtype: str | None = None  # None: as stored
     device: str = "cpu"
     threads: int | None = None  # of a CPU; None: torch's own choice

@@ -19,6 +19,7 @@ from sotediffusion.serve.engine.desk import Desk
 from sotediffusion.serve.engine.engine import Engine, News
 from sotediffusion.serve.engine.pulse import Held, Pulse
 from sotediffusion.serve.engine.residents import Opener, Residents
+from sotediffusion.serve.menu import loras_in
 from sotediffusion.serve.storage.database import Database
 from sotediffusion.serve.storage.jobs import Job, Progress, StoreDown, unpack
 from sotediffusion.serve.storage.shelf import Shelf
@@ -123,7 +124,7 @@ class Worker:
 
     def _files_of(self, job: Job) -> tuple[tuple[str, float], ...]:
         """The LoRA files that a job names, and their weights."""
-        known = self.settings.loras
+        known = loras_in(self.settings.loras) if job.loras else {}
         missing = next((lora["name"] for lora in job.loras if lora["name"] not in known), None)
         if missing is not None:
             raise unknown("loras", missing, known)

@@ -1,5 +1,6 @@
 // LoRA: which ones go along, and how strongly.
 import { html } from "../vendor/ui.js";
+import { lookAgain } from "../state/about.js";
 import { form, loraName, model } from "../state/form.js";
 import { Fold, NumberInput, Problem, Range } from "./fields.js";
 import { IconButton } from "./icons.js";
@@ -22,7 +23,7 @@ export function Loras() {
       <${Range} name="lora" label=${`Weight of ${lora.name}`} min=${0} max=${1.5} step=${0.05} value=${lora.weight} onValue=${(weight) => set(at, { weight })} />
     </div>`)}
     ${left.length > 0 && html`<div class="field choice"><label for="lora-add">Add</label>
-      <select id="lora-add" onChange=${add}><option value="">choose one…</option>${left.map((name) => html`<option>${name}</option>`)}</select></div>`}
+      <select id="lora-add" onChange=${add} onFocus=${lookAgain}><option value="">choose one…</option>${left.map((name) => html`<option>${name}</option>`)}</select></div>`}
     <${Problem} name="loras" />
   </${Fold}>`;
 }

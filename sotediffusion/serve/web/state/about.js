@@ -19,6 +19,15 @@ export async function load() {
   if (!locked.value) await Promise.all([loadStyles(), loadWildcards()]);
 }
 
+// Files come and go while the page is open; who comes back to it finds the new ones.
+export async function lookAgain() {
+  if (!about.value || locked.value) return;
+  about.value = await get("about").catch(() => about.value);
+  await Promise.all([loadStyles(), loadWildcards()]);
+}
+
+document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && lookAgain());
+
 async function loadStyles() {
   styles.value = (await get("styles").catch(() => ({}))).styles || [];
 }
