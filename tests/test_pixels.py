@@ -146,6 +146,17 @@ def test_a_profile_of_other_colours_is_turned_into_srgb():
     assert close(decode(encoded(red, "PNG", icc_profile=srgb)), np.asarray(red), 0)
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_jpeg_packed_as_jpeg_xl_is_seen_as_the_jpeg_was_profile_and_turn_and_all(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    plain = encoded(colours((61, 40)), "JPEG", quality=95, icc_profile=swapped_profile(), exif=exif)
+    packed = imagecodecs.jpegxl_encode_jpeg(plain)
+    assert read_header(packed).upright == read_header(plain).upright and packed != plain
+    assert close(decode(packed), decode(plain), 0)
+    assert decode_as(packed, read_header(packed), 16).shape == decode_as(plain, read_header(plain), 16).shape
+
+
 def swapped_profile():
     """LittleCMS's sRGB with the tags rXYZ and bXYZ renamed into each other, under another description."""
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())

@@ -80,9 +80,26 @@ def _avif(data: bytes, header: Header, least: int) -> NDArray[Any]:
 
 
 def _jxl(data: bytes, header: Header, least: int) -> NDArray[Any]:
+    """The decoder keeps a profile to itself; a JPEG packed into the file can be had back whole, and its profile with it."""
     import imagecodecs
 
+    packed = _packed_jpeg(data)
+    if packed is not None:
+        return decode_as(packed, read_header(packed, Limits(header.width * header.height, len(packed))), least)
     return on_white(imagecodecs.jpegxl_decode(data, index=0 if header.frames > 1 else None, numthreads=1))
+
+
+def _packed_jpeg(data: bytes) -> bytes | None:
+    """The JPEG that a JPEG XL was made of without loss, if it was."""
+    import imagecodecs
+
+    if b"jbrd" not in data:  # the box of what the pixels do not tell of it
+        return None
+    try:
+        found: bytes = imagecodecs.jpegxl_decode_jpeg(data)
+    except DAMAGED:
+        return None
+    return found
 
 
 def _pillow(data: bytes, header: Header, least: int) -> NDArray[Any]:
