@@ -155,7 +155,6 @@ def test_under_our_own_rule_a_dataset_toml_decides_resolution_only(tmp_path):
         ("token_warmup_step = 0.3", "number of steps"),
         ("resolution = 'big'", "no size"),
         ("bucket_reso_steps = 48", "multiple of 32"),
-        ("alpha_mask = true", "conditioning_data_dir"),
         ("keep_tokens = 'two'", "keep_tokens"),
         ("conditioning_data_dir = 3", "data.conditioning_data_dir: 3 is no path"),
     ],
@@ -215,6 +214,8 @@ def test_masks_are_found_by_name_in_their_own_folder(tmp_path):
     text = '[[datasets]]\n[[datasets.subsets]]\nimage_dir = "one"\nconditioning_data_dir = "masks"\n'
     samples = read(toml(tmp_path, text), tmp_path).samples
     assert [samples.mask(row) for row in range(2)] == [None, "masks/q.png"]
+    samples = read(toml(tmp_path, "[general]\nalpha_mask = true\n" + text), tmp_path).samples
+    assert [samples.mask(row) for row in range(2)] == ["one/p.png", "masks/q.png"]  # transparency, where there is no other
 
 
 def test_a_second_start_reads_no_picture_but_the_changed_one(tmp_path, monkeypatch):

@@ -252,6 +252,42 @@ def test_weights_and_masks_come_along_where_a_subset_has_them(tmp_path, makers):
         assert found.shape == (1, 2, 4) and found[0, 0].tolist() == half
 
 
+def halves(values: list[int]) -> Image.Image:
+    """Four cells side by side, 128 x 64 px."""
+    return Image.fromarray(np.repeat(np.repeat(np.array([values], np.uint8), 32, 1), 64, 0))
+
+
+@pytest.mark.parametrize("kind", ["folder of a catalogue", "flat folder", "alpha"])
+def test_any_data_may_have_masks_in_a_folder_or_in_their_own_transparency(tmp_path, makers, kind):
+    for number in range(3):
+        path = paint(tmp_path / "pictures" / f"{number:03d}.png", number, (128, 64))
+        path.with_suffix(".txt").write_text("1girl")
+    with Image.open(tmp_path / "pictures" / "001.png") as image:
+        image.putalpha(halves([0, 255, 255, 51]))
+        image.save(tmp_path / "pictures" / "001.png")
+    (tmp_path / "masks").mkdir()
+    halves([0, 255, 255, 51]).save(tmp_path / "masks" / "001.webp", lossless=True)
+    place = tmp_path / "pictures"
+    if kind == "folder of a catalogue":
+        place = catalogue_of(tmp_path / "pictures", tmp_path / "cat", 3)
+    settings = replace(SETTINGS, masks="alpha" if kind == "alpha" else str(tmp_path / "masks"))
+    data = read_data(str(place), settings, str(tmp_path / "memory"))
+    assert [note for note in data.samples.notes if "1 of 3 pictures have a mask" in note] or kind == "alpha"
+    prepare(data, settings, makers, str(tmp_path / "latents"), Ranks(), lambda *told: None)
+    batch = next(open_data(data, settings, makers, str(tmp_path / "latents")).batches(0, 0, 3))
+    for key, found in zip(batch.keys, batch.fields["mask"], strict=True):
+        masked = data.samples.path(key[2] % 3).endswith("001.png")
+        assert found[0, 0].tolist() == pytest.approx([0.0, 1.0, 1.0, 0.2] if masked else [1.0] * 4)
+
+
+@pytest.mark.parametrize(("where", "says"), [("nowhere", "is no folder"), ("empty", "has a mask for none of 23 pictures")])
+def test_masks_that_are_not_there_are_refused(home, tmp_path, monkeypatch, where, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=f"data.masks: .*{says}"):
+        read_data(str(home / "cat"), replace(SETTINGS, masks=where), str(tmp_path / "memory"))
+
+
 def test_pictures_come_at_the_size_that_is_drawn(home, makers):
     settings = replace(SETTINGS, buckets=BucketSettings(128, shortest=64, longest=256))
     stream = opened(home, replace(makers, fields=("pictures",)), settings)

@@ -1,5 +1,7 @@
 """What is read of every sample of a batch: latents from a cache or encoded on the way, pictures, masks of the loss."""
 
+import os
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -7,7 +9,7 @@ from numpy.typing import NDArray
 
 from sotediffusion.buckets import CELL, Fits
 from sotediffusion.train.fill import Encoder, Loader
-from sotediffusion.train.fit import Faults, fitted_mask, output_fit
+from sotediffusion.train.fit import Faults, fitted_alpha, fitted_mask, output_fit
 from sotediffusion.train.latents import LatentCache, keys_of
 from sotediffusion.train.samples import Numbers, Samples
 
@@ -100,7 +102,8 @@ class Masks:
         if path is None:
             return self.blank(fit)
         try:
-            return fitted_mask(self.loader.source.read(path), fit, mirrored)
+            data = Path(path).read_bytes() if os.path.isabs(path) else self.loader.source.read(path)
+            return (fitted_alpha if path == self.loader.samples.path(row) else fitted_mask)(data, fit, mirrored)
         except (OSError, ValueError) as error:
             self.loader.faults.add(path, str(error)[:100])
             return None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sotediffusion.buckets import CELL, Fits
 from sotediffusion.names import unknown
-from sotediffusion.pictures.headers import DAMAGED, Limits, Undecodable, damaged, read_header
+from sotediffusion.pictures.headers import DAMAGED, Header, Limits, Undecodable, damaged, read_header
 from sotediffusion.pictures.pixels import Pixels, decode_as
 from sotediffusion.train.data import Key
 from sotediffusion.train.loss import CROP_STREAM, generator
@@ -67,9 +67,36 @@ def fitted(data: bytes, fit: "NDArray[np.int32]", mirrored: bool = False, alpha:
 def fitted_mask(data: bytes, fit: "NDArray[np.int32]", mirrored: bool = False) -> "NDArray[np.float32]":
     """A mask picture as shares (1, h, w) of latent cells, from black for 0 to white for 1, cut as its picture is."""
     pixels = decode_as(data, read_header(data, _SEEN_BEFORE))
-    cut = _cut(pixels, fit, mirrored)[:, :, 1].astype(np.float32) / 255
+    return _shares(_cut(pixels, fit, mirrored)[:, :, 1])
+
+
+def fitted_alpha(data: bytes, fit: "NDArray[np.int32]", mirrored: bool = False) -> "NDArray[np.float32]":
+    """How opaque a picture is as shares (1, h, w) of latent cells, cut as it is; 1 where it knows no transparency."""
+    return _shares(_cut(opacity(data, read_header(data, _SEEN_BEFORE)), fit, mirrored))
+
+
+def opacity(data: bytes, header: Header) -> "NDArray[np.uint8]":
+    """The alpha of a picture (H, W), upright, 255 where it has none. Raises Undecodable for a damaged one."""
+    from PIL import Image, ImageOps
+
+    if header.format == "jxl":
+        import imagecodecs
+
+        pixels = imagecodecs.jpegxl_decode(data)
+        alpha = pixels[:, :, -1] if pixels.ndim == 3 and pixels.shape[2] in (2, 4) else np.full(pixels.shape[:2], 255, np.uint8)
+        return np.asarray(alpha if alpha.dtype == np.uint8 else alpha >> 8, np.uint8)
+    try:
+        with Image.open(BytesIO(data), formats=[header.format.upper()]) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGBA").getchannel("A"))
+    except (Image.DecompressionBombError, *DAMAGED) as error:
+        raise damaged(data, header.format, error) from None
+
+
+def _shares(cut: "NDArray[np.uint8]") -> "NDArray[np.float32]":
+    """A cut of 0 to 255 as means of latent cells from 0 to 1."""
     height, width = (side // CELL for side in cut.shape)
-    return cut.reshape(height, CELL, width, CELL).mean((1, 3), dtype=np.float32)[None]
+    cells = cut.astype(np.float32) / 255
+    return cells.reshape(height, CELL, width, CELL).mean((1, 3), dtype=np.float32)[None]
 
 
 def output_fit(fits: Fits, scale: float, grid: int = 64) -> Fits:

@@ -21,6 +21,7 @@ from sotediffusion.train.fields import CachedLatents, Field, Masks, OnlineLatent
 from sotediffusion.train.fill import Encoder, Loader, Progress, fill
 from sotediffusion.train.fit import Faults, FitSettings
 from sotediffusion.train.latents import LatentCache, check_place
+from sotediffusion.train.masks import with_masks
 from sotediffusion.train.order import Ranks
 from sotediffusion.train.readers.catalogue import is_catalogue, read_catalogue
 from sotediffusion.train.readers.dataset_toml import read_dataset
@@ -43,6 +44,7 @@ class DataSettings:
     repeats: bool = True  # a picture is seen as often in an epoch as its catalogue or folder says; false: once
     skip: int = 100  # pictures that may be unreadable before the run stops
     empty_captions: bool = False  # whether a picture without a caption may be among them
+    masks: str = ""  # of the loss: a folder of pictures called like those trained on, or "alpha", their own transparency
     prior_loss_weight: float = 1.0  # of kohya's pictures of regularisation
     held_out: float = 0.0  # share of the pictures that is kept for validation
     last: str = "keep"  # or "fill": an epoch's last step is made whole with further samples
@@ -85,7 +87,7 @@ def read_data(place: str, settings: DataSettings, memory: str) -> Data:
         part_settings(settings.captions, part.captions)
     if not settings.empty_captions:
         _check_captions(samples)
-    samples = samples if settings.repeats else samples.once()
+    samples = with_masks(samples if settings.repeats else samples.once(), settings.masks)
     return Data(samples, fits_of(samples, settings.buckets))
 
 

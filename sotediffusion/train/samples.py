@@ -7,7 +7,7 @@ been saved is memory-mapped, so that all ranks of a machine share it.
 import hashlib
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +34,7 @@ ROWS = pa.schema([
     ("repeats", pa.int32()),  # times a picture is seen in an epoch
     ("weight", pa.float32()),  # of its loss
     ("part", pa.int16()),  # number of its Part
-    ("mask", pa.string()),  # of the loss, a picture of the same source; null where there is none
+    ("mask", pa.string()),  # of the loss: a picture of the same source, the row's own path for its transparency, or a whole path
 ])  # fmt: skip
 VOCABULARY = pa.schema([("group", pa.string()), ("tag", pa.string())])
 _FORM = 1  # of the file; a later form is another number
@@ -111,6 +111,12 @@ class Samples:
         ones = pa.array(np.ones(len(self), np.int32))
         place = ROWS.get_field_index("repeats")
         return self._with(self.rows.set_column(place, ROWS.field(place), ones))
+
+    def masked(self, masks: Sequence[str | None]) -> "Samples":
+        """The same pictures with these masks (N) where they have none of their own."""
+        own = self.rows.column("mask").combine_chunks()
+        place = ROWS.get_field_index("mask")
+        return self._with(self.rows.set_column(place, ROWS.field(place), pc.coalesce(own, pa.array(masks, pa.string()))))
 
     def held(self, share: float) -> NDArray[np.bool_]:
         """Which rows (N,) belong to the `share` of pictures kept for validation: the same ones whatever else is in the table."""

@@ -17,7 +17,8 @@ from sotediffusion.types import UserError
 
 CAPTIONS = tuple(field.name for field in fields(KohyaCaptions))
 BUCKETS = ("resolution", "enable_bucket", "min_bucket_reso", "max_bucket_reso", "bucket_reso_steps", "bucket_no_upscale")
-FOLDERS = ("image_dir", "metadata_file", "num_repeats", "is_reg", "class_tokens", "caption_extension", "conditioning_data_dir")
+FOLDERS = ("image_dir", "metadata_file", "num_repeats", "is_reg", "class_tokens", "caption_extension", "conditioning_data_dir",
+           "alpha_mask")  # fmt: skip
 RUNS = ("batch_size", "cache_info", "validation_split", "validation_seed")  # said elsewhere, or without meaning here
 ELSEWHERE = {
     "flip_aug": "set data.fit.flip=true for all pictures",
@@ -26,7 +27,6 @@ ELSEWHERE = {
     "face_crop_aug_range": "leave it out, faces are not looked for here",
     "enable_wildcard": "leave it out, captions are one line here",
     "secondary_separator": "leave it out, tags have one separator here",
-    "alpha_mask": "give masks as a folder, conditioning_data_dir",
     "skip_image_resolution": "leave it out, or choose in a catalogue with data.where",
 }
 KNOWN = (*CAPTIONS, *BUCKETS, *FOLDERS, *RUNS, *ELSEWHERE, "custom_attributes")
@@ -80,7 +80,8 @@ def _subset(values: dict[str, Any], home: str) -> Subset:
         os.path.abspath(os.path.join(home, folder)), repeats, values.get("class_tokens") or "",
         (str(extension),) if extension else EXTENSIONS,
         os.path.join(home, metadata) if metadata else None, os.path.abspath(os.path.join(home, masks)) if masks else None,
-        bool(values.get("is_reg")), {key: values[key] for key in CAPTIONS if key in values}, _buckets(values),
+        bool(values.get("alpha_mask")), bool(values.get("is_reg")),
+        {key: values[key] for key in CAPTIONS if key in values}, _buckets(values),
     )  # fmt: skip
 
 

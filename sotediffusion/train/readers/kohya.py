@@ -38,6 +38,7 @@ class Subset:
     extensions: tuple[str, ...] = EXTENSIONS
     metadata: str | None = None  # a JSON file of captions
     masks: str | None = None  # a folder of masks
+    alpha: bool = False  # whether transparency masks the loss of a picture that has no mask
     regularisation: bool = False
     captions: Mapping[str, Any] = field(default_factory=dict)
     buckets: Mapping[str, Any] = field(default_factory=dict)
@@ -72,7 +73,7 @@ def read_kohya(subsets: list[Subset], memory: Store | None, faults: Faults, prio
                 refused += 1
                 continue
             rows.append(_row(path, seen[path], line) | {
-                "repeats": subset.repeats, "part": number, "mask": masks.get(_stem(path)),
+                "repeats": subset.repeats, "part": number, "mask": masks.get(_stem(path), path if subset.alpha else None),
                 "weight": prior_loss_weight if subset.regularisation else 1.0,
             })  # fmt: skip
     rows = _balanced(rows, subsets)
