@@ -96,10 +96,9 @@ def _packed_jpeg(data: bytes) -> bytes | None:
     if b"jbrd" not in data:  # the box of what the pixels do not tell of it
         return None
     try:
-        found: bytes = imagecodecs.jpegxl_decode_jpeg(data)
+        return bytes(imagecodecs.jpegxl_decode_jpeg(data, numthreads=1))
     except DAMAGED:
         return None
-    return found
 
 
 def _pillow(data: bytes, header: Header, least: int) -> NDArray[Any]:
