@@ -1,6 +1,7 @@
 """Times a server with 1, 4, 16 and 64 clients against diffusers behind one lock: same weights, orders, threads and machine.
 
     python benchmarks/serve.py
+    python benchmarks/serve.py --overhead 30    only what is not drawing: one client, an idle engine
     python benchmarks/serve.py --quick    to see that it runs
 
 Clients order small pictures of mixed steps, guidance and sizes, one after the other, and are done when they hold the PNG. Those
@@ -47,7 +48,8 @@ class Seen:
 
     done: float
     preview: float | None = None  # the first one was there
-    around: float = 0.0  # of `done`, what was not drawing
+    before: float = 0.0  # of `done`: from the order until a worker had it
+    after: float = 0.0  # of `done`: from the stored picture until the client had it
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ def _ready(http: httpx2.Client) -> bool:
 
 def ordered(http: httpx2.Client, order: Order) -> tuple[Seen, bytes]:
     """One picture by the own API: ordered, watched, fetched."""
-    began, preview = time.perf_counter(), None
+    began, ordered_at, preview = time.perf_counter(), time.time(), None
     reply = http.post("/api/v1/jobs", json=order)
     reply.raise_for_status()
     with http.stream("GET", f"/api/v1/jobs/{reply.json()['id']}/events") as events:
@@ -175,7 +177,18 @@ def ordered(http: httpx2.Client, order: Order) -> tuple[Seen, bytes]:
     picture = http.get(job["pictures"][0]["url"])
     picture.raise_for_status()
     done = time.perf_counter() - began
-    return Seen(done, preview, done - (job["finished"] - job["started"])), picture.content
+    return Seen(done, preview, job["started"] - ordered_at, ordered_at + done - job["finished"]), picture.content
+
+
+def tell_overhead(seen: list[Seen]) -> None:
+    """Print what a lone client waits for that is not drawing. The server's times are by the same clock, on the same machine."""
+    for what, times in {
+        "from the order to the engine": [one.before for one in seen],
+        "from the stored picture to the client": [one.after for one in seen],
+        "both": [one.before + one.after for one in seen],
+    }.items():
+        late = statistics.quantiles(times, n=20, method="inclusive")[-1]
+        print(f"{what}, one client, idle engine: {statistics.median(times) * 1000:.1f} ms (median), {late * 1000:.1f} ms (p95)")
 
 
 def locked(side: str, plan: Plan, threads: int) -> tuple[list[Times], bytes]:
@@ -264,9 +277,8 @@ def compare(plan: Plan, threads: int) -> None:
                 print(times.row(side), flush=True)
     for ours, theirs in zip(found["served"], found["diffusers"], strict=True):
         print(f"served / diffusers, pictures/s with {ours.clients} clients: {ours.rate / theirs.rate:.2f}")
-    around = [seen.around for seen in found["served"][0].seen]
     print(f"served / generate, time of one client: {found['generate'][0].rate / found['served'][0].rate:.3f}")
-    print(f"around the drawing, one client, idle engine: {statistics.median(around) * 1000:.1f} ms (median)")
+    tell_overhead(found["served"][0].seen)
     apart = {side: difference(firsts["served"], firsts[side]) for side in ("diffusers", "generate")}
     print(f"largest difference of a pixel, of 255: {apart}")
 
@@ -275,8 +287,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 64], help="the first is also measured on `generate`")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of torch, on every side")
+    parser.add_argument("--overhead", type=int, metavar="ORDERS", help="measure only what is not drawing, with so many orders")
     parser.add_argument("--quick", action="store_true", help="few orders of few steps, of 1 and 4 clients")
     args = parser.parse_args()
+    if args.overhead:
+        with tempfile.TemporaryDirectory() as place:
+            tell_overhead(served(Path(place), [(1, orders(args.overhead, quick=True))], args.threads)[0][0].seen)
+        return
     if args.quick:
         plan = [(clients, orders(8, quick=True)) for clients in (1, 4)]
     else:

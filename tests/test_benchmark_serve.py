@@ -48,3 +48,10 @@ def test_a_row_tells_rate_percentiles_and_previews(serve):
     row = serve.Times(4, seen, wall=2.0, cpu=6.0, memory=100.0).row("served")
     assert row == "| served | 4 | 4 | 2.00 | 2.50 | 8.10 | 1.25 | 1.50 | 100 |"
     assert "| none |" in serve.Times(4, [serve.Seen(1.0)] * 2, 2.0, 1.0, 100.0).row("diffusers")
+
+
+def test_what_is_not_drawing_is_told_before_and_after_it_and_together(serve, capsys):
+    serve.tell_overhead([serve.Seen(1.0, before=0.002, after=0.003), serve.Seen(1.0, before=0.004, after=0.005)])
+    before, after, both = capsys.readouterr().out.splitlines()
+    assert "to the engine" in before and "3.0 ms (median)" in before and "3.9 ms (p95)" in before
+    assert "to the client" in after and "4.0 ms (median)" in after and "both" in both and "7.0 ms (median)" in both
