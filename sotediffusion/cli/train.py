@@ -41,6 +41,27 @@ def render(out: Path, count: int, seed: int, area: int, processes: int) -> None:
             bar.update(done - bar.pos)
 
 
+@group.command()
+@click.argument("place")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Data folder to write.")
+@click.option("--area", type=click.IntRange(min=4096), default=65536, show_default=True, help="Pixels of a picture, at most.")
+@click.option("--skip", type=click.IntRange(min=0), default=100, show_default=True, help="Pictures that may be unreadable.")
+def pack(place: str, out: Path, area: int, skip: int) -> None:
+    """Fit the pictures of PLACE, a catalogue or a kohya folder, into OUT, from which `sote train miniature` trains parts.
+
+    Run it again to go on.
+    """
+    from sotediffusion.train.fit import Faults
+    from sotediffusion.train.pack import pack as write
+
+    faults = Faults(skip)
+    for done, total in write(place, out, area, faults):
+        _told("pictures:", done, total)
+    if faults.found:
+        click.echo(f"note: {faults.sentence()}", err=True)
+    click.echo(f"data folder: {out}")
+
+
 # Of the time, in the order of training; the last two are no parts, but measure what came out.
 SHARES = {"effnet": 0.16, "stage-a": 0.12, "text": 0.05, "stage-c": 0.34, "stage-b": 0.23, "judge": 0.07, "probe": 0.03}
 READERS = {"judge": "the judge, which reads tags in pictures", "probe": "the probe, which reads tags in EffNet latents"}
@@ -54,7 +75,7 @@ def miniature() -> None:
 
 def _options(function: Any) -> Any:
     for option in reversed((
-        click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder made by `sote train render`."),
+        click.option("--data", type=click.Path(path_type=Path), required=True, help="Made by `sote train render` or `pack`."),
         click.option("--out", type=click.Path(path_type=Path), required=True, help="Run folder; each part has a folder in it."),
         click.option("--size", default="miniature", show_default=True, help="Size of the networks."),
         click.option("--images", type=click.IntRange(min=1), help="Images to see."),
@@ -95,7 +116,11 @@ def _train(part: str, data: Path, out: Path, size: str, threads: int | None, con
 
 
 def _preparing(what: str, done: int, total: int) -> None:
-    click.echo(f"\r{what}: shard {done} of {total}\033[K", nl=done == total, err=True)
+    _told(f"{what}: shard", done, total)
+
+
+def _told(what: str, done: int, total: int) -> None:
+    click.echo(f"\r{what} {done} of {total}\033[K", nl=done == total, err=True)
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:

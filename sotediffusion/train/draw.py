@@ -41,7 +41,7 @@ def nearest(aspect: float, choices: list[tuple[int, int]]) -> tuple[int, int]:
 def draw(out: Path, count: int, drawing: Drawing, processes: int = 1) -> Iterator[int]:
     """Draw samples 0 ... `count` - 1 into `out`; yields how many are there after each shard. Whole shards are not drawn again."""
     (out / "tags").mkdir(parents=True, exist_ok=True)
-    _claim(out, drawing)
+    claim(out, asdict(drawing))
     shards = [(out, start, min(start + SHARD, count), drawing) for start in range(0, count, SHARD)]
     done = 0
     with ProcessPoolExecutor(processes) as pool:
@@ -51,12 +51,12 @@ def draw(out: Path, count: int, drawing: Drawing, processes: int = 1) -> Iterato
             yield done
 
 
-def _claim(out: Path, drawing: Drawing) -> None:
-    """Raise UserError when the folder was begun with another seed or area."""
+def claim(out: Path, about: dict[str, Any]) -> None:
+    """Write down which pictures a folder holds. UserError when it was begun with others."""
     path = out / "drawing.json"
-    if path.is_file() and json.loads(path.read_text()) != asdict(drawing):
-        raise UserError("out", f"{out} holds pictures of {path.read_text()}, not of {asdict(drawing)}; choose another folder")
-    save_json(path, asdict(drawing))
+    if path.is_file() and json.loads(path.read_text()) != about:
+        raise UserError("out", f"{out} holds pictures of {path.read_text()}, not of {about}; choose another folder")
+    save_json(path, about)
 
 
 def _draw_shard(task: tuple[Path, int, int, Drawing]) -> int:
