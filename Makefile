@@ -1,6 +1,6 @@
 # make demo   set up and draw the model card's picture with the embedded model
 # make test   set up and pass ruff, mypy and the tests that need Python only
-# make test-system   the tests that need more: PostgreSQL, chromium, node and npm (packages of these names, and util-linux)
+# make test-system   the tests that need more: PostgreSQL, chromium, node and npm (packages of these names, util-linux and systemd)
 # PYTHON=python3.12 make ...   with another Python (3.11 or newer)
 # DEVICE=cuda make miniature   its training on a GPU, minutes in place of hours
 

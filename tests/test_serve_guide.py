@@ -1,7 +1,6 @@
 """The unit for systemd that docs/serve.md shows is one that systemd takes, and stops as the server wants to be stopped."""
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +28,6 @@ def test_the_unit_waits_longer_than_the_worker_finishes_its_jobs_and_asks_the_se
 
 
 @pytest.mark.system
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze, of the package systemd")
 def test_systemd_has_nothing_to_say_against_the_unit(tmp_path):
     file = tmp_path / "sotediffusion.service"
 
