@@ -25,3 +25,9 @@ def asks_for_tokens() -> bool:
 
     own: Any = ray
     return bool(own._raylet.get_authentication_mode() == own._raylet.AuthenticationMode.TOKEN)
+
+
+def demand_tokens() -> None:
+    """UserError unless Ray in this process talks by token only."""
+    if not asks_for_tokens():
+        raise UserError("ray", "without tokens anybody could run programs on the cluster; set RAY_AUTH_MODE=token on every node")

@@ -18,7 +18,7 @@ from sotediffusion.curate.engine.local import Local
 from sotediffusion.curate.engine.processes import Event, Luck, Means
 from sotediffusion.curate.engine.shards import ROW, SHARD, Parts, Placed, Rows, Tally, shard_of, tally_columns
 from sotediffusion.curate.engine.work import Stage, Task
-from sotediffusion.knock import asks_for_tokens, knock
+from sotediffusion.knock import demand_tokens, knock
 from sotediffusion.types import UserError
 
 LOCAL = "local"  # a cluster of its own on this machine, also for Ray
@@ -62,8 +62,7 @@ class Cluster:
 
     def __enter__(self) -> "Cluster":
         self.ray = _ray()
-        if not asks_for_tokens():
-            raise UserError("ray", "without tokens anybody could run programs on it; set RAY_AUTH_MODE=token on every node")
+        demand_tokens()
         knock(self.address)
         cpus = self.means.workers if self.address == LOCAL else None
         try:

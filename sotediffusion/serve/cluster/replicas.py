@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sotediffusion.config import plain
-from sotediffusion.knock import asks_for_tokens, knock
+from sotediffusion.knock import demand_tokens, knock
 from sotediffusion.serve.cluster.replica import Replica, probe
 from sotediffusion.serve.cluster.scaling import Policy, Scaling
 from sotediffusion.serve.engine.channel import WorkerSettings
@@ -225,11 +225,9 @@ def _connected(address: str) -> Any:
         import ray as imported
 
         ray: Any = imported
-        tokens = asks_for_tokens()
+        demand_tokens()
     except (ImportError, AttributeError):
         raise UserError("ray", "Ray is not installed, or older than 2.52; pip install 'ray>=2.52'") from None
-    if not tokens:
-        raise UserError("ray", "anybody could run programs on a cluster without tokens; set RAY_AUTH_MODE=token on every node")
     knock(address)
     try:
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="error")
@@ -249,7 +247,8 @@ def _share(nodes: list[dict[str, Any]], settings: WorkerSettings) -> tuple[Worke
     if not gpus:
         cpus = min(settings.threads or cpus, cpus)
     models = {name: _absolute(at) for name, at in settings.models.items()}
-    loras = _absolute(settings.loras) if Path(settings.loras).is_dir() else ""  # which then every node must see
+    has_loras = bool(settings.loras) and Path(settings.loras).is_dir()
+    loras = _absolute(settings.loras) if has_loras else ""  # which then every node must see
     threads = settings.threads if gpus else cpus
     device = "cuda" if gpus else "cpu"  # of several GPUs a replica sees only its own
     shelf = _absolute(settings.shelf)
