@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import torch
@@ -12,9 +14,10 @@ from training_pictures import catalogue_of, paint
 from sotediffusion.buckets import BucketSettings
 from sotediffusion.models.cascade import SIZES
 from sotediffusion.models.effnet import EffNetEncoder
+from sotediffusion.pictures.headers import Undecodable, read_header
 from sotediffusion.text.tokenizer import ClipTokenizer
 from sotediffusion.train.captions import CaptionSettings
-from sotediffusion.train.fit import FitSettings
+from sotediffusion.train.fit import FitSettings, opacity
 from sotediffusion.train.loss import draw
 from sotediffusion.train.opening import DataSettings, Makers, open_data, prepare, read_data
 from sotediffusion.train.order import Ranks
@@ -278,6 +281,28 @@ def test_any_data_may_have_masks_in_a_folder_or_in_their_own_transparency(tmp_pa
     for key, found in zip(batch.keys, batch.fields["mask"], strict=True):
         masked = data.samples.path(key[2] % 3).endswith("001.png")
         assert found[0, 0].tolist() == pytest.approx([0.0, 1.0, 1.0, 0.2] if masked else [1.0] * 4)
+
+
+def test_data_with_other_masks_are_other_data(home, tmp_path):
+    def identity(masks: str) -> str:
+        return read_data(str(home / "cat"), replace(SETTINGS, masks=masks), str(tmp_path / "memory")).samples.identity
+
+    stem = Path(read_data(str(home / "cat"), SETTINGS, str(tmp_path / "memory")).samples.path(0)).stem
+    for name, values in (("one", [0, 255, 255, 51]), ("other", [0, 0, 0, 0]), ("moved", [0, 255, 255, 51])):
+        (tmp_path / name).mkdir()
+        halves(values).save(tmp_path / name / f"{stem}.png")
+    found = [identity(masks) for masks in ("", "alpha", str(tmp_path / "one"), str(tmp_path / "other"))]
+    assert len(set(found)) == 4 and identity(str(tmp_path / "moved")) == found[2]
+
+
+@pytest.mark.parametrize("pixels", [
+    np.full((8, 12, 4), 51, np.uint8), np.full((8, 12, 2), 51 * 257, np.uint16), np.full((8, 12, 4), 0.2, np.float32),
+])  # fmt: skip
+def test_transparency_of_a_jpeg_xl_is_read_whatever_its_bits(pixels):
+    data = bytes(imagecodecs.jpegxl_encode(pixels, lossless=True))
+    assert np.unique(opacity(data, read_header(data))).tolist() == [51]
+    with pytest.raises(Undecodable):
+        opacity(data[: len(data) // 2], read_header(data))
 
 
 @pytest.mark.parametrize(("where", "says"), [("nowhere", "is no folder"), ("empty", "has a mask for none of 23 pictures")])

@@ -81,12 +81,17 @@ def _avif(data: bytes, header: Header, least: int) -> NDArray[Any]:
 
 def _jxl(data: bytes, header: Header, least: int) -> NDArray[Any]:
     """The decoder keeps a profile to itself; a JPEG packed into the file can be had back whole, and its profile with it."""
-    import imagecodecs
-
     packed = _packed_jpeg(data)
     if packed is not None:
         return decode_as(packed, read_header(packed, Limits(header.width * header.height, len(packed))), least)
-    return on_white(imagecodecs.jpegxl_decode(data, index=0 if header.frames > 1 else None, numthreads=1))
+    return on_white(decoded_jxl(data, header))
+
+
+def decoded_jxl(data: bytes, header: Header) -> NDArray[Any]:
+    """What lies in a JPEG XL, upright, with all its channels and bits; of a moving one the first frame."""
+    import imagecodecs
+
+    return np.asarray(imagecodecs.jpegxl_decode(data, index=0 if header.frames > 1 else None, numthreads=1))
 
 
 def _packed_jpeg(data: bytes) -> bytes | None:
@@ -129,7 +134,7 @@ _DECODERS: dict[str, Callable[[bytes, Header, int], NDArray[Any]]] = {
 
 def on_white(pixels: NDArray[Any]) -> Pixels:
     """Grey, grey with alpha, RGB or RGBA of 8 or 16 bits or floats from 0 to 1, as RGB uint8 with white behind it."""
-    pixels = _eight_bits(pixels)
+    pixels = eight_bits(pixels)
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4):
@@ -143,7 +148,8 @@ def on_white(pixels: NDArray[Any]) -> Pixels:
     return colour if colours == 3 else np.repeat(colour, 3, axis=2)
 
 
-def _eight_bits(pixels: NDArray[Any]) -> Pixels:
+def eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Values of 8 or 16 bits, or floats from 0 to 1, as 8 bits. ValueError for others."""
     if pixels.dtype == np.uint8:
         return pixels
     if pixels.dtype == np.uint16:

@@ -5,6 +5,7 @@ A fit is a row of `buckets.fit_all`: bucket, scaled size and cut, in px that Eff
 
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from sotediffusion.buckets import CELL, Fits
 from sotediffusion.names import unknown
 from sotediffusion.pictures.headers import DAMAGED, Header, Limits, Undecodable, damaged, read_header
-from sotediffusion.pictures.pixels import Pixels, decode_as
+from sotediffusion.pictures.pixels import Pixels, decode_as, decoded_jxl, eight_bits
 from sotediffusion.train.data import Key
 from sotediffusion.train.loss import CROP_STREAM, generator
 from sotediffusion.types import UserError
@@ -79,17 +80,20 @@ def opacity(data: bytes, header: Header) -> "NDArray[np.uint8]":
     """The alpha of a picture (H, W), upright, 255 where it has none. Raises Undecodable for a damaged one."""
     from PIL import Image, ImageOps
 
-    if header.format == "jxl":
-        import imagecodecs
-
-        pixels = imagecodecs.jpegxl_decode(data)
-        alpha = pixels[:, :, -1] if pixels.ndim == 3 and pixels.shape[2] in (2, 4) else np.full(pixels.shape[:2], 255, np.uint8)
-        return np.asarray(alpha if alpha.dtype == np.uint8 else alpha >> 8, np.uint8)
     try:
+        if header.format == "jxl":
+            return _opacity_of(decoded_jxl(data, header))
         with Image.open(BytesIO(data), formats=[header.format.upper()]) as image:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGBA").getchannel("A"))
     except (Image.DecompressionBombError, *DAMAGED) as error:
         raise damaged(data, header.format, error) from None
+
+
+def _opacity_of(pixels: NDArray[Any]) -> "NDArray[np.uint8]":
+    """The last of two or four channels."""
+    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
+        return eight_bits(pixels[:, :, -1])
+    return np.full(pixels.shape[:2], 255, np.uint8)
 
 
 def _shares(cut: "NDArray[np.uint8]") -> "NDArray[np.float32]":

@@ -3,6 +3,8 @@
 import os
 from collections.abc import Iterator
 
+import pyarrow as pa
+
 from sotediffusion.curate.scan.sources import PICTURES
 from sotediffusion.train.samples import Samples
 from sotediffusion.types import UserError
@@ -19,7 +21,7 @@ def with_masks(samples: Samples, where: str) -> Samples:
     if not where:
         return samples
     if where == ALPHA:
-        return samples.masked([samples.path(row) for row in range(len(samples))])
+        return samples.masked(samples.rows.column("path"))
     if not os.path.isdir(where):
         raise UserError("data.masks", f"{where} is no folder; give one with masks called like their pictures, or {ALPHA}")
     known = dict(_files(os.path.abspath(where)))
@@ -28,7 +30,7 @@ def with_masks(samples: Samples, where: str) -> Samples:
     if not there:
         raise UserError("data.masks", f"{where} has a mask for none of {len(samples)} pictures, such as "
                                       f"{_stem(samples.path(0))}.png; call masks like their pictures")  # fmt: skip
-    samples = samples.masked(found)
+    samples = samples.masked(pa.array(found, pa.string()))
     samples.notes += (f"{there} of {len(samples)} pictures have a mask in {where}; the others count in full",)
     return samples
 

@@ -6,8 +6,9 @@ been saved is memory-mapped, so that all ranks of a machine share it.
 
 import hashlib
 import json
+import os
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -95,11 +96,13 @@ class Samples:
 
     @cached_property
     def identity(self) -> str:
-        """A digest of the pictures, their captions, repeats and parts; paths may change, as when a folder moves."""
+        """A digest of the pictures, their captions, repeats, parts and masks; paths may change, as when a folder moves."""
         hasher = hashlib.blake2b(json.dumps([asdict(part) for part in self.parts], default=str).encode(), digest_size=16)
         for table, names in ((self.rows, [name for name in ROWS.names if name not in ("path", "mask")]), (self.vocabulary, None)):
             for name in names or table.column_names:
                 hasher.update(f"{name}:{_digest(table.column(name))}".encode())
+        if self.rows.column("mask").null_count < len(self):
+            hasher.update(self._mask_sizes().tobytes())
         return hasher.hexdigest()
 
     def take(self, rows: Numbers) -> "Samples":
@@ -112,11 +115,10 @@ class Samples:
         place = ROWS.get_field_index("repeats")
         return self._with(self.rows.set_column(place, ROWS.field(place), ones))
 
-    def masked(self, masks: Sequence[str | None]) -> "Samples":
+    def masked(self, masks: pa.Array | pa.ChunkedArray) -> "Samples":
         """The same pictures with these masks (N) where they have none of their own."""
-        own = self.rows.column("mask").combine_chunks()
         place = ROWS.get_field_index("mask")
-        return self._with(self.rows.set_column(place, ROWS.field(place), pc.coalesce(own, pa.array(masks, pa.string()))))
+        return self._with(self.rows.set_column(place, ROWS.field(place), pc.coalesce(self.rows.column("mask"), masks)))
 
     def held(self, share: float) -> NDArray[np.bool_]:
         """Which rows (N,) belong to the `share` of pictures kept for validation: the same ones whatever else is in the table."""
@@ -148,6 +150,14 @@ class Samples:
         samples = cls(rows, vocabulary, tuple(Part(**part) for part in about["parts"]), about["source"])
         samples.identity = about["identity"]
         return samples
+
+    def _mask_sizes(self) -> Numbers:
+        """Bytes of each row's mask (N,), by which masks of the same names are told apart; -1 where there is none, -2 for the
+        picture's own transparency, -3 for one that is gone.
+        """
+        masks, paths = (self.rows.column(name).to_pylist() for name in ("mask", "path"))
+        return np.array([-1 if mask is None else -2 if mask == path else _size(os.path.join(self.source, mask))
+                         for mask, path in zip(masks, paths, strict=True)], np.int64)  # fmt: skip
 
     def _with(self, rows: pa.Table) -> "Samples":
         samples = Samples(rows, self.vocabulary, self.parts, self.source)
@@ -253,6 +263,13 @@ def _hashes(chunk: pa.Array) -> NDArray[np.uint64]:
     start = chunk.offset * CONTENT
     data = np.frombuffer(chunk.buffers()[1], np.uint8)[start : start + len(chunk) * CONTENT]
     return data.view(np.uint64).reshape(-1, 2)
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return -3
 
 
 def _digest(column: pa.ChunkedArray) -> str:
