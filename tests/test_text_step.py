@@ -104,6 +104,16 @@ def test_only_pictures_with_text_are_asked_about(tmp_path):
     assert Image.open(BytesIO(picture)).size == (60, 40)
 
 
+def test_what_is_for_this_machine_passes_no_proxy(tmp_path, monkeypatch):
+    with serving(lambda request, times: completion("elsewhere")) as (proxy, passed), \
+            serving(lambda request, times: completion("here")) as (url, _):  # fmt: skip
+        for name in ("http_proxy", "all_proxy"):
+            monkeypatch.setenv(name, proxy)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        assert ask(TextStep(settings(url), see, tmp_path), rows(1))[0]["text"] == "here" and not passed.heard
+
+
 def test_nobody_is_asked_where_nobody_is_named(tmp_path):
     found = ask(TextStep(TextSettings(backend="none"), see, tmp_path), rows(2))
     assert [row["text"] for row in found] == [None, None] and not list(tmp_path.iterdir())

@@ -105,7 +105,9 @@ class Endpoint:
         headers = {"Authorization": f"Bearer {self.key.reveal()}"} if self.key else {}
         limits = httpx2.Limits(max_connections=self.endpoint.concurrency)
         timeout = httpx2.Timeout(self.endpoint.timeout, connect=min(15.0, self.endpoint.timeout), pool=None)
-        self.client = httpx2.Client(headers=headers, limits=limits, timeout=timeout, follow_redirects=False)
+        # A transport of its own takes no proxy from the environment: what is for this machine must not pass another one.
+        own = None if host_elsewhere(self.endpoint) else httpx2.HTTPTransport(limits=limits)
+        self.client = httpx2.Client(headers=headers, limits=limits, timeout=timeout, follow_redirects=False, transport=own)
         self.address = self.endpoint.url.rstrip("/") + "/chat/completions"
         self.refused = 0  # in a row
         self.stop = threading.Event()
