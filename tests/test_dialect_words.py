@@ -99,6 +99,7 @@ def test_fal_names_the_field_as_the_caller_gave_it_and_marks_what_the_policy_ref
 
 
 def test_fal_tells_what_is_not_in_the_body_by_words_and_a_type():
+    assert fal.problem(trouble_of(UserError("start_s", "9e9 is out of range"))).status_code == 400
     response = fal.problem(trouble_of(UserError("webhook", "this server tells no webhooks")))
     assert response.status_code == 400 and response.headers["x-fal-error-type"] == "bad_request"
     assert body_of(response) == {"detail": "this server tells no webhooks", "error_type": "bad_request"}

@@ -26,7 +26,7 @@ ERROR = {
     "anyOf": [{"required": ["detail"]}, {"required": ["status"]}],
     "properties": {"detail": {"type": ["string", "array"]}, "error_type": {"type": "string"}, "status": {"type": "string"}},
 }
-AROUND = ("webhook", "Idempotency-Key", "priority", "deadline_s")  # fields that stand in no body
+AROUND = ("webhook", "Idempotency-Key", "priority", "deadline_s", "start_s")  # fields that stand in no body
 
 _ERROR_TYPES = {
     "bad_json": "bad_request",
