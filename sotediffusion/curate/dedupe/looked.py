@@ -21,6 +21,7 @@ FOLDER = "looked"
 VERSION = 1  # raised when the same two pictures would be found to be something else
 KINDS = ("other", "copy", "crop", "watermark", "variant")
 UNKNOWN = -1
+WIDE = pa.large_string()  # hashes of 16 million pairs are more than the 2 GiB that an array of strings holds
 SCHEMA = pa.schema([("one", pa.string()), ("other", pa.string()), ("kind", pa.string())])
 
 
@@ -42,7 +43,7 @@ class Looked:
         if not len(known) or not len(pairs):
             return found
         involved, at = np.unique(pairs, return_inverse=True)
-        named = contents.take(pa.array(involved)).cast(pa.string())
+        named = contents.take(pa.array(involved)).cast(WIDE)
         numbers = _numbers(pa.concat_arrays([named, *_chunks(known, "one"), *_chunks(known, "other")]))
         own, one, other = np.split(numbers, [len(named), len(named) + len(known)])
         held = _codes(one, other)
@@ -101,7 +102,7 @@ def _files(store: Store) -> list[str]:
 
 
 def _chunks(table: pa.Table, name: str) -> list[pa.Array]:
-    return list(table.column(name).chunks)
+    return [chunk.cast(WIDE) for chunk in table.column(name).chunks]
 
 
 def _numbers(contents: pa.Array) -> Array:
