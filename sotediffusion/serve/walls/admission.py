@@ -158,11 +158,12 @@ def _check_around(ask: Ask, menu: Menu, bounds: Bounds, receivers: Collection[st
         check_url(ask.webhook, receivers)
     if len(ask.loras) > MAX_LORAS:
         raise UserError("loras", f"{len(ask.loras)} are too many; take at most {MAX_LORAS}")
+    known = menu.loras if ask.loras else {}  # a look into their folder, so one for all
     for lora in ask.loras:
-        if not menu.loras:
+        if not known:
             raise UserError("loras", "this server has none; leave them out")
-        if lora.name not in menu.loras:
-            raise unknown("loras", lora.name, menu.loras)
+        if lora.name not in known:
+            raise unknown("loras", lora.name, known)
         if not abs(lora.weight) <= MAX_WEIGHT:
             raise UserError("loras", f"a weight of {lora.weight:g} is out of range; take -{MAX_WEIGHT:g} to {MAX_WEIGHT:g}")
 
