@@ -1,7 +1,7 @@
 """LoRA while they are trained: thin matrices beside the weights of a network that stays as it is.
 
-The sum of a weight and its change is never made: a linear map of x by W + s M is W x + s (M x), so that neither the sum nor its
-gradient takes memory (Hu et al. 2021). Lengths of rows multiply what comes out.
+The sum of a weight and its change is not made: a linear map of x by W + s M is W x + s (M x), so that neither the sum nor its
+gradient takes memory (Hu et al. 2021). Lengths of rows multiply what comes out; they alone are measured at the sum itself.
 """
 
 import math

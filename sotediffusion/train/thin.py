@@ -1,5 +1,6 @@
 """What learns beside one weight W: two thin matrices (LoRA), or a Kronecker product (LoKr), and with either the lengths of W's
-rows (DoRA). A map of x goes through the small matrices, so that no matrix of W's size is made or kept.
+rows (DoRA). A map of x goes through the small matrices, so that no matrix of W's size is kept for the way back; only lengths ask
+for one, for as long as they are measured.
 """
 
 import math
