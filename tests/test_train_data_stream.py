@@ -17,7 +17,7 @@ from sotediffusion.models.effnet import EffNetEncoder
 from sotediffusion.pictures.headers import Undecodable, read_header
 from sotediffusion.text.tokenizer import ClipTokenizer
 from sotediffusion.train.captions import CaptionSettings
-from sotediffusion.train.fit import FitSettings, opacity
+from sotediffusion.train.fit import FitSettings, fitted, opacity
 from sotediffusion.train.loss import draw
 from sotediffusion.train.opening import DataSettings, Makers, open_data, prepare, read_data
 from sotediffusion.train.order import Ranks
@@ -296,11 +296,14 @@ def test_data_with_other_masks_are_other_data(home, tmp_path):
 
 
 @pytest.mark.parametrize("pixels", [
-    np.full((8, 12, 4), 51, np.uint8), np.full((8, 12, 2), 51 * 257, np.uint16), np.full((8, 12, 4), 0.2, np.float32),
+    np.full((8, 12, 4), 51, np.uint8), np.full((8, 12, 2), 51 * 257, np.uint16),
+    np.dstack([np.zeros((8, 12, 3), np.float32), np.full((8, 12), 0.2, np.float32)]),
 ])  # fmt: skip
 def test_transparency_of_a_jpeg_xl_is_read_whatever_its_bits(pixels):
     data = bytes(imagecodecs.jpegxl_encode(pixels, lossless=True))
     assert np.unique(opacity(data, read_header(data))).tolist() == [51]
+    whole = np.array([12, 8, 12, 8, 0, 0], np.int32)
+    assert np.unique(fitted(data, whole, alpha="drop")).tolist() == [0 if pixels.dtype == np.float32 else 51]
     with pytest.raises(Undecodable):
         opacity(data[: len(data) // 2], read_header(data))
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sotediffusion.buckets import CELL, Fits
 from sotediffusion.names import unknown
 from sotediffusion.pictures.headers import DAMAGED, Header, Limits, Undecodable, damaged, read_header
-from sotediffusion.pictures.pixels import Pixels, decode_as, decoded_jxl, eight_bits
+from sotediffusion.pictures.pixels import Pixels, decode_as, decoded_jxl, eight_bits, on_white
 from sotediffusion.train.data import Key
 from sotediffusion.train.loss import CROP_STREAM, generator
 from sotediffusion.types import UserError
@@ -61,7 +61,7 @@ def fitted(data: bytes, fit: "NDArray[np.int32]", mirrored: bool = False, alpha:
     if size is not None and header.upright != size:
         raise Undecodable(f"changed: it is {header.upright[0]}x{header.upright[1]}, not {size[0]}x{size[1]}")
     least = int(min(fit[2:4]))  # a JPEG comes as small as it may, which saves most of the decoding
-    pixels = decode_as(data, header, least) if alpha == "white" else _opaque(data, header.format)
+    pixels = decode_as(data, header, least) if alpha == "white" else _opaque(data, header)
     return _cut(pixels, fit, mirrored)
 
 
@@ -87,6 +87,11 @@ def opacity(data: bytes, header: Header) -> "NDArray[np.uint8]":
             return np.asarray(ImageOps.exif_transpose(image).convert("RGBA").getchannel("A"))
     except (Image.DecompressionBombError, *DAMAGED) as error:
         raise damaged(data, header.format, error) from None
+
+
+def _colour_of(pixels: NDArray[Any]) -> NDArray[Any]:
+    """All channels but the last of two or four."""
+    return pixels[:, :, :-1] if pixels.ndim == 3 and pixels.shape[2] in (2, 4) else pixels
 
 
 def _opacity_of(pixels: NDArray[Any]) -> "NDArray[np.uint8]":
@@ -122,16 +127,18 @@ def _cut(pixels: Pixels, fit: "NDArray[np.int32]", mirrored: bool) -> Pixels:
     return np.ascontiguousarray(cut[:, ::-1] if mirrored else cut)
 
 
-def _opaque(data: bytes, kind: str) -> Pixels:
+def _opaque(data: bytes, header: Header) -> Pixels:
     """Transparency dropped, not laid on white, and colours as they are stored."""
     from PIL import Image, ImageOps
 
     try:
+        if header.format == "jxl":
+            return on_white(_colour_of(decoded_jxl(data, header)))
         with Image.open(BytesIO(data)) as image:
             upright = ImageOps.exif_transpose(image)
             return np.asarray(upright.convert("RGB"))
     except (Image.DecompressionBombError, *DAMAGED) as error:
-        raise damaged(data, kind, error) from None
+        raise damaged(data, header.format, error) from None
 
 
 class Faults:
