@@ -136,6 +136,13 @@ def test_a_changed_rate_is_taken_from_there_on_and_another_optimizer_data_or_con
     assert not (place / "warm").exists() or not list((place / "warm").rglob("*.toml"))
 
 
+def test_a_run_may_start_from_another_one_at_another_size(place):
+    go(order(place, "small", "train.steps=1"))
+    larger = ("data.buckets.resolution=256", "data.buckets.shortest=128")
+    status = go(order(place, "larger", "train.steps=1", *larger, continue_from=place / "small"))
+    assert status.images == 16
+
+
 def test_latents_of_another_effnet_are_refused_at_once_also_when_it_is_only_tried(place, monkeypatch):
     go(order(place, "cached", "train.steps=1"))
     about = place / "cached" / "latents" / "latents.json"

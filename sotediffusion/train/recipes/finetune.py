@@ -12,6 +12,8 @@ from sotediffusion.train.loss import DiffusionLoss
 from sotediffusion.train.recipes.base import Recipe
 from sotediffusion.types import UserError
 
+OF_DATA = ("width", "height", "area")  # conventions that follow the sizes trained on, by which no weight means anything else
+
 
 class Finetune(Recipe):
     """Trains `modules` towards `objective` under the conventions that their weights were made under; `loss` is a recipe's own."""
@@ -37,6 +39,6 @@ class Finetune(Recipe):
         """UserError where a run would go on from `state` under other conventions than it began with."""
         before = state["conventions"]
         for name, value in asdict(self.conventions).items():
-            if before.get(name, value) != value:
+            if name not in OF_DATA and before.get(name, value) != value:
                 raise UserError("recipe", f"the run began with {name} = {before[name]} and would go on with {value}; take the "
                                           "settings it began with, or begin another run with --out")
