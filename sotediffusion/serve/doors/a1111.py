@@ -193,14 +193,14 @@ def _add_questions(routes: APIRouter, doors: Doors) -> None:
 
     # Nothing to do: LoRA, styles and wildcards are read anew each time, models are those that the server was started with.
     for name in ("refresh-checkpoints", "refresh-loras", "refresh-vae", "refresh-embeddings"):
-        _add(routes, name, lambda: None, "POST")
+        _add(routes, gateway, name, lambda: None, "POST")
     for name, answer in (answers(gateway.menu) | {name: _constant(value) for name, value in CONSTANT.items()}).items():
-        _add(routes, name, answer, "GET")
+        _add(routes, gateway, name, answer, "GET")
 
 
-def _add(routes: APIRouter, name: str, answer: Callable[[], Any], method: str) -> None:
+def _add(routes: APIRouter, gateway: Gateway, name: str, answer: Callable[[], Any], method: str) -> None:
     async def handler() -> JSONResponse:
-        return JSONResponse(answer())
+        return JSONResponse(await gateway.do(answer))  # in a thread, as some look for files
 
     routes.add_api_route(f"/{name}", handler, methods=[method], name=name, dependencies=[Depends(needs("generate"))])
 

@@ -58,7 +58,7 @@ def _about(routes: APIRouter, house: House) -> None:
     @routes.get("/about")
     async def about(http: Request) -> dict[str, Any]:
         """What can be asked for here: models, samplers, ranges, defaults, texts to begin with."""
-        return about_view(house, await who(http))
+        return await house.gateway.do(about_view, house, await who(http))  # in a thread, as it looks for LoRA files
 
 
 def _submit(routes: APIRouter, house: House) -> None:
