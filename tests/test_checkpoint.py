@@ -62,7 +62,7 @@ def test_a_failed_write_leaves_the_last_good_checkpoint_and_no_litter(tmp_path, 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(checkpoint, "write_file", full)
     with pytest.raises(UserError, match="No space left.*last good one is 000001"):
         checkpoint.save(tmp_path, "000002", STATE)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["000001.json", "000001.safetensors"]

@@ -72,7 +72,7 @@ def test_a_full_disk_in_one_process_is_told_to_all(place):
             raise OSError(28, "No space left on device")
 
         if os.environ["RANK"] == "1":
-            checkpoint.save_file = full
+            checkpoint.write_file = full
         with pytest.raises(UserError, match="No space left on device"):
             go_together(order(place, "full", *ADAPTIVE))
 

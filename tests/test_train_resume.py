@@ -35,8 +35,8 @@ def after(calls: int, function):
 def half(write):
     """A writer that dies when half is written."""
 
-    def called(tensors, path, metadata=None):
-        write(tensors, path, metadata)
+    def called(path, tensors, metadata):
+        write(path, tensors, metadata)
         os.truncate(path, Path(path).stat().st_size // 2)
         die()
 
@@ -52,8 +52,8 @@ def die_in_a_step(what):
 
 
 def die_while_writing_a_state(what):
-    real, count = checkpoint.save_file, iter(range(99))
-    checkpoint.save_file = lambda *arguments: (half(real) if next(count) == 3 else real)(*arguments)
+    real, count = checkpoint.write_file, iter(range(99))
+    checkpoint.write_file = lambda *arguments: (half(real) if next(count) == 3 else real)(*arguments)
     go(what)
 
 
@@ -97,15 +97,15 @@ def test_a_run_told_to_stop_saves_and_goes_on_to_the_same_end(place):
 
 
 def test_a_full_disk_keeps_the_last_good_state_and_the_run_goes_on_when_there_is_room(place, monkeypatch):
-    real, count = checkpoint.save_file, iter(range(99))
+    real, count = checkpoint.write_file, iter(range(99))
 
-    def full(tensors, path, metadata=None):
+    def full(path, tensors, metadata):
         if next(count) == 2:
             Path(path).write_bytes(b"half")
             raise OSError(28, "No space left on device")
-        real(tensors, path, metadata)
+        real(path, tensors, metadata)
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(checkpoint, "write_file", full)
     with pytest.raises(UserError, match=r"out: could not write .*No space left on device.*; the last good one is 000000000016"):
         go(order(place, "full", *EVERY))
     monkeypatch.undo()

@@ -16,13 +16,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from sotediffusion.pictures.files import beside
 from sotediffusion.train.distributed import ALONE, Ranks
 from sotediffusion.types import UserError
+from sotediffusion.weights.tensors import in_memory, write_file
 
 ROWS = "@"  # in a tensor's name, before the number of its first row
 _SHARE = re.compile(r"-\d+-of-\d+$")  # at the end of a file's name
@@ -98,8 +99,8 @@ def replace_file(path: Path, write: Any) -> None:
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file whole or not at all."""
-    plain = {key: value.detach().to("cpu").contiguous().clone() for key, value in tensors.items()}
-    replace_file(path, lambda temporary: save_file(plain, temporary, metadata))
+    with beside(path) as temporary:  # safetensors' own writer leaves a temporary of its own where it is killed
+        write_file(temporary, {key: in_memory(value) for key, value in tensors.items()}, metadata or {})
 
 
 def save_json(path: Path, value: Any) -> None:
@@ -143,7 +144,7 @@ def _try(work: Callable[[], str]) -> str | OSError:
 
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> str:
-    replace_file(path, lambda temporary: save_file(tensors, temporary))
+    save_tensors(path, tensors)
     return digest(path)
 
 
