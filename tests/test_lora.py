@@ -259,8 +259,8 @@ def test_a_weight_keeps_its_kind_and_its_order_in_memory():
 @pytest.mark.parametrize("kind", KINDS)
 def test_merged_on_disk_is_merged_in_memory(tmp_path, kind):
     save_cascade(tiny_cascade(), tmp_path / "model")
-    loras = [(random_lora(0, kind=kind), 0.8), (random_lora(1), -0.3)]
-    bundle = merge(read_weights(tmp_path / "model"), loras)
+    loras = sorted([(random_lora(0, kind=kind), 0.8), (random_lora(1), -0.3)], key=lambda own: own[0].identity)
+    bundle = merge(read_weights(tmp_path / "model"), loras[::-1])  # it knows their order
     bundle.settle()
     for part in ("stage_c", "text"):
         second = network_with(part, getattr(tiny_cascade(), part), loras)
@@ -283,6 +283,19 @@ def test_words_alone_make_no_other_lora_of_a_file(tmp_path):
     other = save(replace(random_lora(), metadata={"modelspec.author": "someone else"}), tmp_path / "other.safetensors")
     third = save(random_lora(1), tmp_path / "third.safetensors")
     assert read(one).digest == read(other).digest != read(third).digest
+    assert read(one).identity == read(other).identity != read(third).identity
+
+
+def test_a_scale_or_a_module_that_only_the_header_tells_makes_another_lora(tmp_path):
+    def peft(name, alpha, place):
+        key = f"base_model.model.down_blocks.0.{place}.channelwise.0"
+        tensors = {f"{key}.lora_A.weight": torch.ones(2, 32), f"{key}.lora_B.weight": torch.ones(128, 2)}
+        save_file(tensors, tmp_path / name, {"lora_adapter_metadata": json.dumps({"lora_alpha": alpha})})
+        return read(tmp_path / name)
+
+    one, scaled, moved = peft("one.safetensors", 2, 0), peft("scaled.safetensors", 4, 0), peft("moved.safetensors", 2, 3)
+    assert one.digest == scaled.digest == moved.digest
+    assert len({one.identity, scaled.identity, moved.identity}) == 3
 
 
 def test_a_folder_of_peft_is_read_with_its_alpha(tmp_path):

@@ -104,7 +104,7 @@ def test_weights_of_a_set_are_made_once_kept_a_while_and_forgotten(place):
     one = [(str(place / "one.safetensors"), 0.5)]
     first = wear(cascade, one)
     assert wear(cascade, one).networks["stage_c"] is first.networks["stage_c"]
-    assert wear(cascade, [*one, *one]).key == ((read(one[0][0]).digest, 1.0),)
+    assert wear(cascade, [*one, *one]).key == ((read(one[0][0]).identity, 1.0),)
     nothing = wear(cascade, [(one[0][0], 0.0)])
     assert nothing.key == () and not nothing.networks and nothing.about[0]["weight"] == 0
     for weight in range(2, 6):

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,12 @@ class Lora:
     metadata: dict[str, str] = field(default_factory=dict)
     form: str = "sote"  # whose names it was read in
     digest: str = ""  # SHA-256 over the file without its header, in hex
+
+    @cached_property
+    def identity(self) -> str:
+        """Of what it does, in hex: files of one digest may still name other modules, or scale them otherwise in their header."""
+        said = [(name, kind.kind, kind.scale) for name, kind in sorted(self.pairs.items(), key=lambda item: item[0])]
+        return hashlib.sha256(f"{self.digest} {said}".encode()).hexdigest()
 
     @property
     def trigger(self) -> list[str]:

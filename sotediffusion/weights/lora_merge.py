@@ -112,7 +112,7 @@ def sharing(part: str, network: Any) -> nn.Module:
 
 def merge(bundle: Bundle, loras: Weighted) -> Bundle:
     """Weights on disk with the changes, made as they are read. UserError: a part that a LoRA changes is not there."""
-    loras = sorted(loras, key=lambda own: own[0].digest)  # as drawing adds them, to the bit
+    loras = sorted(loras, key=lambda own: own[0].identity)  # as drawing adds them, to the bit
     for lora, _ in loras:
         for part in PARTS:
             if part not in bundle.parts and any(name.startswith(f"{part}.") for name in lora.pairs):

@@ -18,7 +18,7 @@ from .lora_merge import network_with
 KEPT = 2  # sets whose weights stay when nothing is drawn with them
 SUFFIX = ".safetensors"
 
-Key = tuple[tuple[str, float], ...]  # (digest, weight) of each, in order of digests
+Key = tuple[tuple[str, float], ...]  # (identity, weight) of each, in their order
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ def wear(cascade: Cascade, wanted: Sequence[tuple[str, float]]) -> LoraSet:
         warn_of_mask(lora.name, lora.text_mask, cascade)
     totals: dict[str, tuple[Lora, float]] = {}
     for lora, weight in opened:
-        totals[lora.digest] = (lora, weight + (totals[lora.digest][1] if lora.digest in totals else 0))
-    effective = sorted(((lora, weight) for lora, weight in totals.values() if weight), key=lambda pair: pair[0].digest)
-    key = tuple((lora.digest, weight) for lora, weight in effective)
+        totals[lora.identity] = (lora, weight + (totals[lora.identity][1] if lora.identity in totals else 0))
+    effective = sorted(((lora, weight) for lora, weight in totals.values() if weight), key=lambda pair: pair[0].identity)
+    key = tuple((lora.identity, weight) for lora, weight in effective)
     about = tuple({"name": lora.name, "weight": weight, "hash": lora.digest} for lora, weight in opened)
     words, avoided = (", ".join(_words(lora) for lora, weight in effective if (weight > 0) is liked) for liked in (True, False))
     if not key:
