@@ -174,6 +174,13 @@ def test_like_says_which_weights_differ_and_draws_all_the_same(sote, model, anot
     assert not np.array_equal(np.asarray(Image.open("a.png")), np.asarray(Image.open("b.png")))
 
 
+def test_like_says_that_pictures_which_were_followed_are_not_in_the_file(sote, model):
+    sote("generate", "a cat", "--model", model, *FAST, "--seed", 9, "--out", "a.png")
+    save_picture(Picture(Image.open("a.png"), 9, read_settings("a.png") | {"image_prompts": 2}), "followed.png")
+    code, _, err = sote("generate", "--like", "followed.png", "--model", model, "--out", "b.png")
+    assert code == 0 and "followed other pictures too (images=), which it does not carry" in err
+
+
 @pytest.mark.parametrize("change", [{}, {"model": ""}, {"model": "someone/renamed"}, {"hashes": {}, "model": "someone/tiny"}])
 def test_like_finds_the_model_that_drew_the_picture_by_its_hashes_or_else_its_name(sote, model, another, hub, change):
     hub("someone/another", another)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from quick_pipelines import PROMPT, QUICK, generator, of
+from quick_pipelines import PROMPT, QUICK, draw, generator, of
 from tiny import seeing_cascade, tiny_cascade
 
 from sotediffusion.models.cascade import Cascade
 from sotediffusion.models.image_encoder import ImageConfig, ImageEncoder
+from sotediffusion.pictures.files import read_settings
 from sotediffusion.pipelines import StableCascadeCombinedPipeline, StableCascadeDecoderPipeline, StableCascadePriorPipeline
 from sotediffusion.pipelines.image_prompt import prepared
 from sotediffusion.types import UserError
@@ -78,6 +79,13 @@ def test_a_call_with_pictures_is_one_with_their_embeddings() -> None:
     with torch.inference_mode():
         embeds = tower(prepared(image, 32)[None])[None]
     assert torch.equal(latents(image_embeds=embeds), latents(images=image))
+
+
+def test_a_picture_says_how_many_pictures_it_followed(tmp_path: Path) -> None:
+    for count, images in ((2, [picture(), picture(seed=1)]), (None, None)):
+        drawn = draw(of(StableCascadeCombinedPipeline, seeing_cascade()), images=images, output_type="pil")[0]
+        drawn.save(tmp_path / "drawn.png")
+        assert read_settings(tmp_path / "drawn.png").get("image_prompts") == count
 
 
 @pytest.mark.parametrize("offload", ["enable_model_cpu_offload", "enable_sequential_cpu_offload"])

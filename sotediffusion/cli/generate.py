@@ -201,6 +201,8 @@ def _compare(cascade: Any, like: dict[str, Any]) -> None:
             _note(f"that picture was drawn with another {', '.join(others)} than {cascade.name} has ({told}); it will differ")
     if like.get("pipeline") and like.get("software") == SOFTWARE and like.get("noise") != "cpu float32":
         _note("that picture was drawn from Python with noise that cannot be drawn again here; it will differ")
+    if like.get("image_prompts"):
+        _note("that picture followed other pictures too (images=), which it does not carry; it will differ")
 
 
 def _note(text: str) -> None:

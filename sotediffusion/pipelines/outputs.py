@@ -83,6 +83,8 @@ def _settings(pipe: Pipeline, run: Run, source: Source) -> dict[str, Any]:
     known = settings_of(pipe.cascade, run.request) | {"pipeline": type(pipe).__name__}
     if run.request.seed is not None:
         known["noise"] = f"{torch.device(source.device).type} {str(source.kind).removeprefix('torch.')}"
+    if run.image is not None:
+        known["image_prompts"] = run.image.shape[1]  # how many; the pictures themselves are not kept
     return {name: value for name, value in known.items() if name not in pipe.unsaid and value is not None}
 
 
