@@ -20,7 +20,7 @@ from sotediffusion.cli.curate import read_preset
 from sotediffusion.curate import catalogue, pipeline
 from sotediffusion.curate.dedupe import alike
 from sotediffusion.curate.dedupe.alike import Look, look_closer
-from sotediffusion.curate.dedupe.looked import Looked, forget_looked
+from sotediffusion.curate.dedupe.looked import Looked, forget_away, forget_looked
 from sotediffusion.curate.dedupe.step import READS, DedupeSettings, DedupeStep
 from sotediffusion.curate.dedupe.structure import square
 from sotediffusion.curate.engine.guarded import Guarded
@@ -135,6 +135,41 @@ def test_of_a_refused_picture_no_finding_is_kept(tmp_path):
     forget_looked(Store(tmp_path / "cat"), {f"{path:>64}" for path in ("1", "3 bad")})
     on_file = b"".join(path.read_bytes() for path in (tmp_path / "cat").rglob("*.arrow"))
     assert f"{'2':>64}".encode() in on_file and not [name for name in ("1", "3 bad") if f"{name:>64}".encode() in on_file]
+
+
+def test_a_picture_out_of_reach_costs_the_look_nothing_and_is_not_held_against_its_content(tmp_path):
+    paths, log, store = ["0", "1", "2 away"], tmp_path / "log", Store(tmp_path / "cat")
+    found = look(tmp_path, paths, Grey(log))
+    assert found.bad == {2: "unreadable: the server is gone"} and len(opened(log)) == 3
+    assert look(tmp_path, paths, Grey(log)).bad == found.bad and opened(log) == ["0", "2 away"], "it may be there by now"
+    forget_away(store)
+    forget_away(store)
+    looked = Looked(store)
+    assert looked.retried() == 1 and DedupeStep(looked=looked).identity()["retried"] == 1
+    assert look(tmp_path, paths[:2], Grey(log)).folded == found.folded and not opened(log)
+
+
+def test_a_file_deleted_between_scan_and_closer_look_is_left_out_until_it_is_back(tmp_path):
+    pile = tmp_path / "pile"
+    pile.mkdir()
+    scene(1).save(pile / "whole.png")
+    scene(1).crop((35, 20, 870, 1075)).save(pile / "part.png")
+    settings = read_preset("card", ("filter.min_bytes_per_pixel={}",))
+    order = pipeline.Order(str(pile), str(tmp_path / "cat"), settings, tmp_path, 1, ("score", "tag", "text"))
+
+    def delete(progress):
+        finished = progress.stage.startswith("scan") and progress.done == progress.total > 0
+        if finished and (pile / "part.png").exists():
+            (pile / "part.png").rename(tmp_path / "part.png")
+
+    def reasons(report):
+        pipeline.run(order, report)
+        return {row["path"]: row["reason"] for row in catalogue.read(tmp_path / "cat").to_table().to_pylist()}
+
+    assert reasons(delete) == {"whole.png": None, "part.png": "unreadable: No such file or directory"}
+    (tmp_path / "part.png").rename(pile / "part.png")
+    assert reasons(lambda _: None) == {"whole.png": None, "part.png": "crop: of whole.png"}
+    assert pipeline.run(order, lambda _: None)[0] is None
 
 
 def test_a_picture_that_cannot_be_opened_is_left_out_and_its_copies_are_grouped_without_it(tmp_path):

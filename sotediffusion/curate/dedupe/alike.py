@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from sotediffusion.curate.dedupe.looked import KINDS, UNKNOWN, Looked
+from sotediffusion.curate.dedupe.looked import KINDS, UNKNOWN, Away, Looked
 from sotediffusion.curate.dedupe.structure import compare, square
+from sotediffusion.curate.engine.shelves import reason_of
 from sotediffusion.curate.step import Pictures
 
 Array = np.ndarray[Any, Any]
@@ -110,6 +111,8 @@ def _open(source: Pictures, path: str) -> Array | str:
         return square(source.decode(path))
     except ValueError as error:
         return str(error)
+    except OSError as error:  # deleted since it was listed, as a rule
+        return Away(f"unreadable: {reason_of(error)}")
 
 
 def _kind(one: Array | str, other: Array | str) -> int:

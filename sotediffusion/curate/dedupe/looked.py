@@ -2,7 +2,8 @@
 
 No pair is looked at twice, whatever is killed, added or set otherwise meanwhile. In a catalogue each shard of pairs is a file of
 its own, looked/VERSION/NAME.arrow: `one`, the better of the two, `other`, and the `kind` of finding. Of a picture that cannot be
-opened `other` is null and `kind` the reason.
+opened `other` is null and `kind` the reason. One whose file could not be read, which says nothing of its content, is noted in
+NAME-away.arrow, and opened again at the next run.
 """
 
 import secrets
@@ -21,8 +22,14 @@ FOLDER = "looked"
 VERSION = 1  # raised when the same two pictures would be found to be something else
 KINDS = ("other", "copy", "crop", "watermark", "variant")
 UNKNOWN = -1
+AWAY = "-away.arrow"  # ends the names of files about pictures that were out of reach
+RETRIED = f"{FOLDER}/retried"  # how often findings about pictures that could not be opened were forgotten
 WIDE = pa.large_string()  # hashes of 16 million pairs are more than the 2 GiB that an array of strings holds
 SCHEMA = pa.schema([("one", pa.string()), ("other", pa.string()), ("kind", pa.string())])
+
+
+class Away(str):
+    """The reason for a picture whose file could not be read."""
 
 
 class Looked:
@@ -56,23 +63,38 @@ class Looked:
         return found
 
     def keep(self, contents: pa.Array, pairs: Array, kinds: Array, bad: Mapping[str, str]) -> None:
-        """Remember what was found; on file when this returns. Pairs of kind UNKNOWN are not remembered."""
+        """Remember what was found; on file when this returns. Pairs of kind UNKNOWN are not remembered.
+
+        Which pictures were out of reach is only noted for `forget_away`.
+        """
         looked = kinds != UNKNOWN
         named = pa.array(KINDS).take(pa.array(kinds[looked]))
         one, other = (contents.take(pa.array(column[looked])).cast(pa.string()) for column in pairs.T)
         table = pa.Table.from_arrays([one, other, named], schema=SCHEMA)
-        failed = [{"one": content, "other": None, "kind": reason} for content, reason in bad.items()]
-        table = pa.concat_tables([table, pa.Table.from_pylist(failed, SCHEMA)])
-        if self.store is not None and len(table):
-            self.store.write_table(f"{FOLDER}/{VERSION}/{secrets.token_hex(8)}.arrow", table)
+        away = {content: reason for content, reason in bad.items() if isinstance(reason, Away)}
+        table = pa.concat_tables([table, _failures({content: bad[content] for content in bad.keys() - away.keys()})])
+        self._write(_failures(away), AWAY)
+        self._write(table, ".arrow")
         self._take_in(table)
+
+    def retried(self) -> int:
+        """How often pictures that could not be opened were given another chance."""
+        try:
+            return int(self.store.read(RETRIED)) if self.store else 0
+        except FileNotFoundError:
+            return 0
+
+    def _write(self, table: pa.Table, ending: str) -> None:
+        if self.store is not None and len(table):
+            self.store.write_table(f"{FOLDER}/{VERSION}/{secrets.token_hex(8)}{ending}", table)
 
     def read(self) -> None:
         """Take in what is on file, unless that has been done."""
         if self.tables is None:
             self.tables = []
             for name in _files(self.store) if self.store else []:
-                self._take_in(self.store.read_table(name))  # type: ignore[union-attr]
+                if not name.endswith(AWAY):
+                    self._take_in(self.store.read_table(name))  # type: ignore[union-attr]
 
     def _take_in(self, table: pa.Table) -> None:
         of_pairs = table.column("other").is_valid()
@@ -94,6 +116,24 @@ def forget_looked(store: Store, contents: Collection[str]) -> None:
         about = pc.or_(pc.is_in(table.column("one"), gone), pc.is_in(table.column("other"), gone))
         if pc.any(about).as_py():
             store.write_table(name, table.filter(pc.invert(about)))
+
+
+def forget_away(store: Store) -> None:
+    """Let pictures that were out of reach be opened again: dedupe is then asked anew. Only for the holder of the run's lock."""
+    away = [name for name in _files(store) if name.endswith(AWAY)]
+    if away:
+        _ask_anew(store)
+    for name in away:
+        store.remove(name)
+
+
+def _ask_anew(store: Store) -> None:
+    """Before anything is forgotten, so that a run killed in between is made good by the next."""
+    store.write(RETRIED, str(Looked(store).retried() + 1).encode())
+
+
+def _failures(bad: Mapping[str, str]) -> pa.Table:
+    return pa.Table.from_pylist([{"one": content, "other": None, "kind": str(reason)} for content, reason in bad.items()], SCHEMA)
 
 
 def _files(store: Store) -> list[str]:

@@ -76,8 +76,10 @@ class DedupeStep(WholeStep):
         self.looked = looked or Looked()
 
     def identity(self) -> dict[str, Any]:
-        """The settings, the verdicts and the content of the reference set."""
-        return {**plain(self.settings), "verdicts": self.verdicts.digest(), "reference": self.reference.digest}
+        """The settings, the verdicts, the content of the reference set, and how often bad pictures had another chance."""
+        said = {**plain(self.settings), "verdicts": self.verdicts.digest(), "reference": self.reference.digest}
+        retried = self.looked.retried()
+        return {**said, "retried": retried} if retried else said
 
     def process(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """Answers for every row; one without a hash takes no part and gets nulls."""

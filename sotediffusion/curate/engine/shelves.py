@@ -83,6 +83,11 @@ def _holds(folder: str, other: str) -> bool:
     return os.path.commonpath([folder, other]) == folder
 
 
+def reason_of(error: OSError) -> str:
+    """Why a file cannot be read, without its path."""
+    return (error.strerror or ("the file is gone" if isinstance(error, FileNotFoundError) else str(error)))[:200]
+
+
 def or_error(read: Callable[[str], bytes], path: str) -> bytes | OSError:
     try:
         content: bytes = read(path)

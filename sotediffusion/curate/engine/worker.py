@@ -19,6 +19,7 @@ import numpy as np
 from sotediffusion.curate.engine.lock import join_workers
 from sotediffusion.curate.engine.progress import EVERY
 from sotediffusion.curate.engine.shards import Placed, Rows, gather
+from sotediffusion.curate.engine.shelves import reason_of
 from sotediffusion.curate.engine.store import Store
 from sotediffusion.curate.engine.work import Bench, Stage, Task, compare
 from sotediffusion.curate.step import Pictures, PictureStep, Source, View
@@ -174,7 +175,7 @@ class _Worker:
         except ValueError as error:
             yield ("no picture", str(error))
         except OSError as error:
-            yield ("out of reach", str(error))
+            yield ("out of reach", reason_of(error))
 
     def reached(self, done: int, total: int) -> None:
         """Tell the parent now and then."""
