@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from sotediffusion.cli.curate import read_preset
 from sotediffusion.curate import catalogue, pipeline
 from sotediffusion.curate.dedupe import alike
 from sotediffusion.curate.dedupe.alike import Look, look_closer
-from sotediffusion.curate.dedupe.looked import Looked, forget_away, forget_looked
+from sotediffusion.curate.dedupe.looked import Looked, forget_failures, forget_looked
 from sotediffusion.curate.dedupe.step import READS, DedupeSettings, DedupeStep
 from sotediffusion.curate.dedupe.structure import square
 from sotediffusion.curate.engine.guarded import Guarded
@@ -125,7 +125,7 @@ def test_what_a_closer_look_has_found_survives_kill_9_and_is_not_looked_at_again
     again = opened(log)
     assert not {"1", "2", "3", "4", "5", "6", "7", "8"} & set(again) and {"9", "29"} <= set(again)
     assert look(tmp_path, paths, Grey(log)) == found and not opened(log)
-    assert look(tmp_path, [*paths, "30"], Grey(log)).folded == found.folded and opened(log) == ["0", "30"]
+    assert look(tmp_path, [*paths, "30"], Grey(log)).folded == found.folded and sorted(opened(log)) == ["0", "30"]
     assert found == look(tmp_path / "unbroken", paths, Grey())
 
 
@@ -141,9 +141,9 @@ def test_a_picture_out_of_reach_costs_the_look_nothing_and_is_not_held_against_i
     paths, log, store = ["0", "1", "2 away"], tmp_path / "log", Store(tmp_path / "cat")
     found = look(tmp_path, paths, Grey(log))
     assert found.bad == {2: "unreadable: the server is gone"} and len(opened(log)) == 3
-    assert look(tmp_path, paths, Grey(log)).bad == found.bad and opened(log) == ["0", "2 away"], "it may be there by now"
-    forget_away(store)
-    forget_away(store)
+    assert look(tmp_path, paths, Grey(log)).bad == found.bad and sorted(opened(log)) == ["0", "2 away"], "it may be there by now"
+    forget_failures(store, every=False)
+    forget_failures(store, every=False)
     looked = Looked(store)
     assert looked.retried() == 1 and DedupeStep(looked=looked).identity()["retried"] == 1
     assert look(tmp_path, paths[:2], Grey(log)).folded == found.folded and not opened(log)
@@ -164,7 +164,7 @@ def test_a_file_deleted_between_scan_and_closer_look_is_left_out_until_it_is_bac
 
     def reasons(report):
         pipeline.run(order, report)
-        return {row["path"]: row["reason"] for row in catalogue.read(tmp_path / "cat").to_table().to_pylist()}
+        return reasons_in(tmp_path / "cat")
 
     assert reasons(delete) == {"whole.png": None, "part.png": "unreadable: No such file or directory"}
     (tmp_path / "part.png").rename(pile / "part.png")
@@ -186,6 +186,17 @@ def test_a_picture_that_cannot_be_opened_is_left_out_and_its_copies_are_grouped_
     assert by_hash[1]["drop_dedupe"] == "duplicate: of 1 kills", "which is what would have become of it"
 
 
+def test_what_killed_a_decoder_is_opened_again_when_that_is_asked_for_and_not_before(tmp_path):
+    paths, log, store = ["0", "1", "2 bad"], tmp_path / "log", Store(tmp_path / "cat")
+    found = look(tmp_path, paths, Grey(log))
+    opened(log)
+    forget_failures(store, every=False)
+    assert look(tmp_path, paths, Grey(log)) == found and not opened(log) and not Looked(store).retried()
+    forget_failures(store, every=True)
+    assert look(tmp_path, paths, Grey(log)) == found and sorted(opened(log)) == ["0", "2 bad"], "and what was found of pairs stays"
+    assert Looked(store).retried() == 1
+
+
 def test_a_run_sets_aside_what_takes_more_memory_than_a_decoder_has(tmp_path):
     (tmp_path / "pile").mkdir()
     scene(1).save(tmp_path / "pile" / "whole.png")
@@ -194,8 +205,17 @@ def test_a_run_sets_aside_what_takes_more_memory_than_a_decoder_has(tmp_path):
     settings = read_preset("card", ("run.memory_gib=0.35", "scan.max_pixels=130000000", "filter.min_bytes_per_pixel={}"))
     order = pipeline.Order(str(tmp_path / "pile"), str(tmp_path / "cat"), settings, tmp_path, 1, ("score", "tag", "text"))
     pipeline.run(order, lambda _: None)
-    found = {row["path"]: row["reason"] for row in catalogue.read(tmp_path / "cat").to_table().to_pylist()}
-    assert found == {"whole.png": None, "other.png": None, "huge.jpg": "bomb: it takes more memory than there is for one picture"}
+    bomb = "bomb: it takes more memory than there is for one picture"
+    assert reasons_in(tmp_path / "cat") == {"whole.png": None, "other.png": None, "huge.jpg": bomb}
+    order = replace(order, settings=read_preset("card", ("scan.max_pixels=130000000", "filter.min_bytes_per_pixel={}")))
+    assert pipeline.run(order, lambda _: None)[0] is None and reasons_in(tmp_path / "cat")["huge.jpg"] == bomb
+    pipeline.run(replace(order, again=True), lambda _: None)
+    assert sorted(map(str, reasons_in(tmp_path / "cat").values())) == ["None", "None", "crop: of huge.jpg"]
+    assert pipeline.run(replace(order, again=True), lambda _: None)[0] is None, "nothing is left to open again"
+
+
+def reasons_in(place):
+    return {row["path"]: row["reason"] for row in catalogue.read(place).to_table().to_pylist()}
 
 
 def test_text_is_read_in_all_pictures_but_the_one_that_kills_its_decoder(tmp_path):

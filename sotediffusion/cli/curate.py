@@ -91,8 +91,9 @@ def read_preset(preset: str, assignments: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--workers", type=click.IntRange(1, 1024), help="Processes.  [one per core]")
 @click.option("--name", help="Of the version that comes of it.  [v1, v2, ...]")
 @click.option("--ray", metavar="ADDRESS", help="A Ray cluster to run on, such as ray-head:6379, or `local` for one started here.")
+@click.option("--again", is_flag=True, help="Open once more what could not be opened for dedupe's closer look.")
 def run(source: str, out: str, preset: str, assignments: tuple[str, ...], skip: tuple[str, ...], models: Path | None,
-        workers: int | None, name: str | None, ray: str | None) -> None:  # fmt: skip
+        workers: int | None, name: str | None, ray: str | None, again: bool) -> None:  # fmt: skip
     """Curate the pictures in DIR, a folder, a .tar or a URL, into CATALOGUE. DIR is only read.
 
     Stopped at any moment, the same command goes on; with more pictures, other settings or new models only the new work is done.
@@ -105,7 +106,7 @@ def run(source: str, out: str, preset: str, assignments: tuple[str, ...], skip: 
     settings = read_preset(preset, assignments)
     keys = {step: read_key(settings[step].endpoint.key_file, os.environ) for step in ("text", "prose")}
     cores = workers or len(os.sched_getaffinity(0))
-    order = pipeline.Order(source, out, settings, models or _default_models(preset), cores, skip, name, ray, keys)
+    order = pipeline.Order(source, out, settings, models or _default_models(preset), cores, skip, name, ray, keys, again)
     if ray:
         os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it when it is imported; without a token it then connects to nothing
     with _Line() as line:

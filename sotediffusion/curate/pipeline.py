@@ -226,6 +226,7 @@ class Order:
     name: str | None = None  # of the version; numbered if none
     ray: str | None = None  # address of a cluster
     secrets: Mapping[str, Any] | None = None
+    again: bool = False  # open once more what could not be opened for a closer look
 
 
 def run(order: Order, report: Callable[[Progress], None],
@@ -234,7 +235,7 @@ def run(order: Order, report: Callable[[Progress], None],
 
     Last come notes by name, for people: what the listing passed over, and what the tagger ran on, which is said at once, too.
     """
-    from sotediffusion.curate.dedupe.looked import forget_away, forget_looked
+    from sotediffusion.curate.dedupe.looked import forget_failures, forget_looked
     from sotediffusion.curate.inference.hashes import check_models
     from sotediffusion.curate.scan.sources import masked, open_source, passed_over, whole
     from sotediffusion.curate.text.journal import forget
@@ -248,7 +249,7 @@ def run(order: Order, report: Callable[[Progress], None],
         steps = chain(order.settings, places, order.skip)
         check_models(order.models, _models(order))
         forget_errors(store, steps)
-        forget_away(store)
+        forget_failures(store, order.again)
         runs_on = _tagger_runs_on(order, steps)
         if runs_on:
             say(f"the tagger runs on {runs_on}; tag.provider={order.settings['tag'].provider}")

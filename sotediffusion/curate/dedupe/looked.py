@@ -65,7 +65,7 @@ class Looked:
     def keep(self, contents: pa.Array, pairs: Array, kinds: Array, bad: Mapping[str, str]) -> None:
         """Remember what was found; on file when this returns. Pairs of kind UNKNOWN are not remembered.
 
-        Which pictures were out of reach is only noted for `forget_away`.
+        Which pictures were out of reach is only noted for `forget_failures`.
         """
         looked = kinds != UNKNOWN
         named = pa.array(KINDS).take(pa.array(kinds[looked]))
@@ -118,18 +118,21 @@ def forget_looked(store: Store, contents: Collection[str]) -> None:
             store.write_table(name, table.filter(pc.invert(about)))
 
 
-def forget_away(store: Store) -> None:
-    """Let pictures that were out of reach be opened again: dedupe is then asked anew. Only for the holder of the run's lock."""
-    away = [name for name in _files(store) if name.endswith(AWAY)]
-    if away:
-        _ask_anew(store)
-    for name in away:
-        store.remove(name)
+def forget_failures(store: Store, every: bool) -> None:
+    """Let pictures that were out of reach be opened again, or `every` one that could not be opened: dedupe is then asked anew.
 
-
-def _ask_anew(store: Store) -> None:
-    """Before anything is forgotten, so that a run killed in between is made good by the next."""
-    store.write(RETRIED, str(Looked(store).retried() + 1).encode())
+    Only for the holder of the run's lock.
+    """
+    files = [name for name in _files(store) if every or name.endswith(AWAY)]
+    found = {name: table for name in files if pc.any(pc.is_null((table := store.read_table(name)).column("other"))).as_py()}
+    if found:  # before anything is forgotten, so that a run killed in between is made good by the next
+        store.write(RETRIED, str(Looked(store).retried() + 1).encode())
+    for name, table in found.items():
+        left = table.filter(pc.is_valid(table.column("other")))
+        if len(left):
+            store.write_table(name, left)
+        else:
+            store.remove(name)
 
 
 def _failures(bad: Mapping[str, str]) -> pa.Table:
