@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import shlex
 import threading
 from dataclasses import replace
 from http.server import ThreadingHTTPServer
@@ -19,8 +20,9 @@ from sotediffusion.cli.curate_models import command
 from sotediffusion.curate import pipeline
 from sotediffusion.curate.inference import fetch
 from sotediffusion.curate.inference import published as models
-from sotediffusion.curate.inference.hashes import check_models, describe, recorded
+from sotediffusion.curate.inference.hashes import accept_model, check_models, describe, recorded
 from sotediffusion.curate.inference.published import PUBLISHED, Source, find_model, is_here
+from sotediffusion.curate.text.llava import model_digest
 from sotediffusion.types import UserError
 
 WD, AES, CLIP = "SmilingWolf/wd-swinv2-tagger-v3", "hakurei/waifu-diffusion-v1-4", "openai/clip-vit-base-patch32"
@@ -170,8 +172,12 @@ def test_a_published_file_is_pinned_or_held_to_the_hash_of_its_first_use(tmp_pat
     assert "no published hash is known here; by the hash of their first use: model.onnx, selected_tags.csv" in shown
     before = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
     (folder / "model.onnx").write_bytes(b"another model altogether")
-    with pytest.raises(UserError, match=rf"models: .*model.onnx has .* when it was first used here it was {before}; fetch"):
+    with pytest.raises(UserError, match=rf"models: .*model.onnx has .* when it was first used here it was {before}; if"):
         check_models(tmp_path, [folder.name])
+    shown = CliRunner().invoke(command, ["accept", folder.name, "--models", str(tmp_path)]).output
+    assert shown == f"model.onnx is now {hashlib.sha256(b'another model altogether').hexdigest()}\n"
+    check_models(tmp_path, [folder.name])
+    assert "nothing to accept" in CliRunner().invoke(command, ["accept", folder.name, "--models", str(tmp_path)]).output
     (tmp_path / "hashes.json").write_text("[]")
     with pytest.raises(UserError, match="hashes.json is no record"):
         check_models(tmp_path, [folder.name])
@@ -179,8 +185,29 @@ def test_a_published_file_is_pinned_or_held_to_the_hash_of_its_first_use(tmp_pat
     check_models(tmp_path, [folder.name])
     (tmp_path / "aes-B32-v0").mkdir()
     (tmp_path / "aes-B32-v0" / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="published it was b575ef3c"):
+    with pytest.raises(UserError, match="published it was b575ef3c") as refused:
         check_models(tmp_path, ["aes-B32-v0"])
+    assert "delete it" in str(refused.value) and "accept" not in str(refused.value)
+    with pytest.raises(UserError, match="no file that goes by its first use"):
+        accept_model(tmp_path, PUBLISHED["aes-B32-v0"])
+
+
+def test_the_next_step_about_a_changed_model_is_a_command_that_helps(hub, tmp_path):
+    models_at, name = tmp_path / "my models", "wd-swinv2-tagger-v3"
+    folder = fetch.fetch_model(PUBLISHED[name], models_at, hub.address)
+    check_models(models_at, [name])
+    for change, word in ((b"damaged", "download"), (b"newer", "accept")):
+        (folder / "model.onnx").write_bytes(change)
+        with pytest.raises(UserError) as refused:
+            check_models(models_at, [name])
+        said = next(part for part in str(refused.value).split("`") if part.startswith(f"sote curate models {word}"))
+        assert shlex.split(said)[3:] == [word, name, "--models", str(models_at)]
+        if word == "accept":
+            assert CliRunner().invoke(command, shlex.split(said)[3:]).exit_code == 0
+        else:
+            (folder / "model.onnx").unlink()
+            fetch.fetch_model(PUBLISHED[name], models_at, hub.address)
+        check_models(models_at, [name])
 
 
 def test_a_run_holds_its_models_to_their_hashes(tmp_path):
@@ -207,3 +234,17 @@ def test_what_the_card_used_is_in_the_table():
     assert {WD, AES, CLIP, "llava-hf/llava-1.5-7b-hf"} <= used
     assert PUBLISHED["aesthetic-shadow-v2"].licence.startswith("CC-BY-NC-4.0")
     assert all(name == model.name and model.needs and model.sources for name, model in PUBLISHED.items())
+
+
+def test_the_digest_of_a_model_and_its_record_are_of_the_same_files(tmp_path):
+    folder = tmp_path / "llava-1.5-7b-hf"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.model", "README.md", "model.onnx"):
+        (folder / name).write_text(name)
+    check_models(tmp_path, [folder.name])
+    assert {key.rpartition("/")[2] for key in recorded(tmp_path)} == {"config.json", "model.safetensors", "tokenizer.model"}
+    before = model_digest(folder)
+    (folder / "model.onnx").write_text("another")
+    assert model_digest(folder) == before
+    (folder / "tokenizer.model").write_text("another one")
+    assert model_digest(folder) != before

@@ -80,6 +80,24 @@ def download(names: tuple[str, ...], models: Path) -> None:
 
 
 @command.command()
+@click.argument("name")
+@models_option
+def accept(name: str, models: Path) -> None:
+    """Take the files of the model NAME as they are now, where they are not those of their first use here.
+
+    For a model that was exchanged on purpose or fetched anew after a change upstream. What it said of pictures is asked again.
+    """
+    from sotediffusion.curate.inference.hashes import accept_model
+    from sotediffusion.curate.inference.published import published
+
+    changed = accept_model(models, published(name))
+    for file, sha256 in changed.items():
+        click.echo(f"{file} is now {sha256}")
+    if not changed:
+        click.echo(f"the files of {name} are those of their first use; nothing to accept")
+
+
+@command.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--sha256", metavar="HEX", help="What the file must be, where that is not known here.")
 @models_option

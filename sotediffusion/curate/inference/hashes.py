@@ -6,16 +6,16 @@ MODELS/hashes.json, and nothing else is opened under that name later.
 
 import json
 import os
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
 from sotediffusion.curate.inference.fetch import CONVERTED
-from sotediffusion.curate.inference.published import PUBLISHED, Model, file_hash
+from sotediffusion.curate.inference.published import OPENED, PUBLISHED, Model, file_hash
 from sotediffusion.pictures.files import write_whole
 from sotediffusion.types import UserError
 
 RECORD = "hashes.json"
-OPENED = (".safetensors", ".onnx", ".json", ".model")  # of a repository taken whole
 
 
 def check_models(models: str | Path, names: Iterable[str]) -> None:
@@ -32,11 +32,35 @@ def check_models(models: str | Path, names: Iterable[str]) -> None:
             key, now = f"{model.name}/{path.name}", file_hash(path)
             expected = pinned.get(path.name) or found.setdefault(key, now)
             if now != expected:
-                said = "published" if path.name in pinned else "when it was first used here"
-                raise UserError("models", f"{path} has the sha256 {now}, {said} it was {expected}; fetch the model again, or "
-                                          f"take it out of {folder / RECORD} if it was exchanged on purpose")  # fmt: skip
+                raise _another(path, now, expected, path.name in pinned)
     if found != known and os.access(folder, os.W_OK):  # a folder shared for reading only keeps itself
-        write_whole(folder / RECORD, json.dumps(found, indent=1, sort_keys=True).encode(), "models")
+        _record(folder, found)
+
+
+def accept_model(models: Path, model: Model) -> dict[str, str]:
+    """Take the files of a model as they are now for those of its first use; the new hashes, by file, of those that were others.
+
+    Files with a published hash have no part in it. UserError where the model is not in `models`.
+    """
+    pinned, known = _pinned(model), recorded(models)
+    now = {path.name: file_hash(path) for path in _files(models / model.name, model) if path.name not in pinned}
+    if not now:
+        raise UserError("name", f"{models / model.name} has no file that goes by its first use; give the --models it lies in")
+    _record(models, known | {f"{model.name}/{name}": hash for name, hash in now.items()})
+    return {name: hash for name, hash in now.items() if known.get(f"{model.name}/{name}") != hash}
+
+
+def _record(models: Path, hashes: dict[str, str]) -> None:
+    write_whole(models / RECORD, json.dumps(hashes, indent=1, sort_keys=True).encode(), "models")
+
+
+def _another(path: Path, now: str, expected: str, published: bool) -> UserError:
+    """What to do about a file that is another one now; a download leaves files alone that are there."""
+    name, where = path.parent.name, f"--models {shlex.quote(str(path.parent.parent))}"
+    said = "published" if published else "when it was first used here"
+    accept = "" if published else f"; if it is another on purpose or newer upstream, `sote curate models accept {name} {where}`"
+    return UserError("models", f"{path} has the sha256 {now}, {said} it was {expected}; if it is damaged, delete it and run "
+                               f"`sote curate models download {name} {where}`{accept}")  # fmt: skip
 
 
 def recorded(models: Path) -> dict[str, str]:

@@ -37,6 +37,7 @@ class Model:
     needs: tuple[str, ...]  # the files that a step opens
 
 
+OPENED = (".safetensors", ".json", ".model")  # of a repository taken whole
 TAGGER = ("model.onnx", "selected_tags.csv")
 _VISION = ("config.json", "preprocessor_config.json", "model.safetensors")
 CLIP_B32 = Source(

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sotediffusion.curate.inference.published import file_hash
+from sotediffusion.curate.inference.published import OPENED, file_hash
 from sotediffusion.curate.text.answers import Answer, Asked, TextSettings, opened
 from sotediffusion.names import unknown
 from sotediffusion.types import UserError
@@ -103,7 +103,7 @@ def model_folder(model: str, models: Path | None = None) -> Path:
 
 def model_digest(folder: Path) -> str:
     """SHA-256 over all weights and settings of a model, so that answers of one model never pass for another's."""
-    files = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".json", ".model"))
+    files = sorted(path for path in folder.iterdir() if path.suffix in OPENED)
     whole = hashlib.sha256()
     for path in files:
         whole.update(f"{path.name} {file_hash(path)}\n".encode())
