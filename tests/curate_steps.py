@@ -33,6 +33,9 @@ class Folder:
             os.kill(os.getpid(), signal.SIGSEGV)
         if "slow" in text:
             time.sleep(0.05)
+        if "goes away" in text:
+            (self.root / path).unlink()
+            text = (self.root / path).read_text()
         return np.full((4, 4, 3), len(text), np.uint8)
 
 

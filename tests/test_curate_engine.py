@@ -193,6 +193,18 @@ def test_a_picture_that_kills_its_decoder_is_found_and_the_others_go_on(tmp_path
     assert version is None and not calls(tmp_path)
 
 
+def test_a_picture_that_goes_away_between_its_scan_and_a_model_costs_the_others_nothing(tmp_path):
+    write(tmp_path, texts(20, _7="it goes away"))
+    curate(tmp_path)
+    rows = by_path(tmp_path)
+    assert {path: row["reason"] for path, row in rows.items() if row["dropped"]} == {
+        "007.png": "unreadable: gone since it was scanned",
+    }  # fmt: skip
+    write(tmp_path, {7: "it is back"})
+    curate(tmp_path)
+    assert not by_path(tmp_path)["007.png"]["dropped"]
+
+
 def test_a_worker_that_dies_once_costs_no_picture(tmp_path):
     write(tmp_path, texts(20, _7="once it dies here"))
     curate(tmp_path, workers=2)

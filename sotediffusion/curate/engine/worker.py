@@ -163,6 +163,8 @@ class _Worker:
                     into[view.name][place] = view.make(picture)
             except ValueError as error:
                 failed[int(job.rows[place])] = str(error)
+            except FileNotFoundError:  # other faults of reading may pass, so they end the run
+                failed[int(job.rows[place])] = "unreadable: gone since it was scanned"
         yield ("decoded", failed)
 
     def on_source(self, source: Pictures, make: Callable[[Any], Any]) -> Iterator[Any]:
