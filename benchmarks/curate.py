@@ -34,7 +34,6 @@ from sotediffusion.train.recipes.tagger import tags_shown  # noqa: E402
 
 Rows = dict[str, dict[str, Any]]  # by path
 Line = tuple[str, str, str]  # what, the figure, and the aim with whether it is reached
-AREA = 768_000  # px, what the preset wants at least
 AGAIN, CROPPED = ("resized", "recompressed", "undated"), ("cropped",)
 FLOORS = {"0": 0.35, "4": 0.50}  # the card's thresholds for general tags and characters
 GROUPS = {
@@ -97,7 +96,8 @@ def exactness(truth: Rows, rows: Rows) -> Iterator[Line]:
     for kind, phrases in (("corrupt", ("truncated", "unreadable")), ("undersized", ("too small",))):
         planted = {path for path, about in truth.items() if about["kind"] == kind}
         if kind == "undersized":  # some crops come out as small
-            planted |= {path for path, row in rows.items() if 0 < (row["width"] or 0) * (row["height"] or 0) < AREA}
+            least = read_preset("miniature", ())["filter"].min_area
+            planted |= {path for path, row in rows.items() if 0 < (row["width"] or 0) * (row["height"] or 0) < least}
         out = {path for path, row in rows.items() if row["dropped"] and row["reason"].partition(":")[0] in phrases}
         yield (f"{kind}: planted, of them left out, others left out so", f"{len(planted)}, {len(planted & out)}, "
                f"{len(out - planted)}", f"exact: {'yes' if planted == out else 'NO'}")  # fmt: skip
