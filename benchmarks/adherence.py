@@ -2,16 +2,19 @@
 
 A judge that was trained on drawn pictures only (`sote train miniature judge`) reads the tags back: from unseen drawings, from
 Stage A's reconstructions, from pictures redrawn by Stage B from EffNet latents, and from pictures drawn from text. Prints the
-gates as a markdown table; writes it and a contact sheet under --out.
+gates as a markdown table; writes it and a contact sheet under --out. What was drawn is kept there, so a measurement goes on where
+it was; without a judge it is all that happens, and another judge draws nothing again.
 """
 
 import argparse
+import hashlib
 import io
+import json
 import math
 import platform
 import random
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -30,11 +33,12 @@ from sotediffusion.miniature.sample import sample_scene
 from sotediffusion.miniature.scene import Scene
 from sotediffusion.miniature.vocabulary import WORDS
 from sotediffusion.models.cascade import Cascade
+from sotediffusion.pictures.files import beside
 from sotediffusion.train.data import pixels
 from sotediffusion.train.draw import nearest, sizes
 from sotediffusion.train.judging import GROUPS, NAMES, effect_size, mean_rate, rates, targets_of
 from sotediffusion.train.recipes.judge import Judge, Probe, level, open_reader, told
-from sotediffusion.types import Request, UserError
+from sotediffusion.types import Picture, Request, UserError
 from sotediffusion.weights.store import open_cascade
 
 SEED = 1_000_003  # of scenes; training draws from small seeds
@@ -53,6 +57,7 @@ CELL = 192  # px of a picture on the contact sheet
 COLUMNS = 8
 
 Pixels = np.ndarray[Any, Any]  # uint8 (H, W, 3)
+Answers = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -111,30 +116,62 @@ def cases(area: int, only_dated: bool = False) -> Iterator[Case]:
         index += 1
 
 
+class Album:
+    """Pictures on the disk, by row and seed."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def path(self, row: str, seed: int | None) -> Path:
+        """Where a picture is, or goes."""
+        return self.folder / row / f"{seed}.png"
+
+    def lacks(self, row: str, requests: Sequence[Request]) -> list[Request]:
+        """Those that are still to be drawn."""
+        return [request for request in requests if not self.path(row, request.seed).exists()]
+
+    def add(self, row: str, pictures: Iterable[Picture]) -> None:
+        """Keep them."""
+        for picture in pictures:
+            path = self.path(row, picture.seed)
+            with beside(path) as part:
+                picture.image.save(part, "PNG")
+
+    def pictures(self, row: str, requests: Sequence[Request]) -> list[Pixels]:
+        """Those of these orders, in their order."""
+        return [np.asarray(Image.open(self.path(row, request.seed))) for request in requests]
+
+
+def album_of(out: Path, cascade: Cascade, options: Options) -> Album:
+    """Where the pictures of these weights and steps are kept."""
+    named = json.dumps([cascade.hashes, options.steps, options.decoder_steps])
+    return Album(out / "pictures" / hashlib.sha256(named.encode()).hexdigest()[:12])
+
+
 def chunks(requests: Sequence[Request], size: int) -> list[list[int]]:
     """Numbers of requests, so sorted that those of one picture size are drawn together."""
     order = sorted(range(len(requests)), key=lambda i: (requests[i].width or 0, requests[i].height or 0))
     return [order[i : i + size] for i in range(0, len(order), size)]
 
 
-def from_text(cascade: Cascade, requests: Sequence[Request], batch: int, label: str) -> list[Pixels]:
+def from_text(cascade: Cascade, requests: Sequence[Request], batch: int, row: str, album: Album) -> list[Pixels]:
     """The pictures of orders whose seeds differ, in their order."""
-    drawn: dict[int, Pixels] = {}
-    for chunk in tqdm(chunks(requests, batch), desc=label):
-        drawn |= {picture.seed: np.asarray(picture.image) for picture in draw(cascade, [requests[i] for i in chunk], batch=batch)}
-    return [drawn[request.seed or 0] for request in requests]
+    missing = album.lacks(row, requests)
+    for chunk in tqdm(chunks(missing, batch), desc=row):
+        album.add(row, draw(cascade, [missing[i] for i in chunk], batch=batch))
+    return album.pictures(row, requests)
 
 
-def from_latents(cascade: Cascade, chosen: Sequence[Case], options: Options) -> list[Pixels]:
+def from_latents(cascade: Cascade, chosen: Sequence[Case], options: Options, row: str, album: Album) -> list[Pixels]:
     """What Stages B and A make of each drawing's EffNet latents and caption."""
-    requests = [replace(case.request(options), init=_png(case.drawing)) for case in chosen]
-    drawn: dict[int, Pixels] = {}
-    for chunk in tqdm(chunks(requests, options.batch), desc="EffNet -> B -> A"):
-        runs = [_encoded(cascade, requests[i]) for i in chunk]
+    requests = [case.request(options) for case in chosen]
+    missing = [replace(request, init=_png(chosen[requests.index(request)].drawing)) for request in album.lacks(row, requests)]
+    for chunk in tqdm(chunks(missing, options.batch), desc=row):
+        runs = [_encoded(cascade, missing[i]) for i in chunk]
         while waiting := [run for run in runs if run.phase != DONE]:
             step(cascade, [run for run in waiting if run.key == waiting[0].key])
-        drawn |= {picture.seed: np.asarray(picture.image) for picture in finish(cascade, runs)}
-    return [drawn[case.seed] for case in chosen]
+        album.add(row, finish(cascade, runs))
+    return album.pictures(row, requests)
 
 
 @torch.inference_mode()
@@ -177,17 +214,20 @@ def probed(cascade: Cascade, probe: nn.Module, pictures: Sequence[Pixels]) -> Te
     return torch.cat([probe(cascade.effnet(_tensor(picture).to(weight)).float()) for picture in pictures])
 
 
-def pair_effect(cascade: Cascade, judge: nn.Module, name: str, options: Options) -> tuple[float, dict[str, list[Pixels]]]:
-    """Cohen's d of the judged level between the best and the worst tag of a group, all else and the seed the same."""
+def pairs(cascade: Cascade, name: str, options: Options, album: Album) -> dict[str, list[Pixels]]:
+    """Pictures with the best and with the worst tag of a group, all else and the seed the same."""
     source = cases(_area(cascade), only_dated=name == "era")
     chosen = [next(source) for _ in range(options.pairs)]
+    group = PAIR_GROUPS[name]
+    asked = {tag: [case.request(options, **{group: tag}) for case in chosen] for tag in PAIRS[name]}
+    return {tag: from_text(cascade, requests, options.batch, tag, album) for tag, requests in asked.items()}
+
+
+def pair_effect(judge: nn.Module, name: str, pictures: Mapping[str, list[Pixels]]) -> float:
+    """Cohen's d of the judged level between the best and the worst tag of a group."""
     choices = GROUPS[NAMES.index(name)].choices
-    pictures, levels = {}, {}
-    for tag in PAIRS[name]:
-        requests = [case.request(options, **{PAIR_GROUPS[name]: tag}) for case in chosen]
-        pictures[tag] = from_text(cascade, requests, options.batch, tag)
-        levels[choices.index(tag)] = level(judged(judge, pictures[tag]), name).numpy()
-    return effect_size(levels[max(levels)], levels[min(levels)]), pictures
+    levels = {choices.index(tag): level(judged(judge, drawn), name).numpy() for tag, drawn in pictures.items()}
+    return effect_size(levels[max(levels)], levels[min(levels)])
 
 
 def card_shown(logits: Tensor) -> dict[str, list[bool]]:
@@ -209,29 +249,44 @@ class Findings:
     groups: dict[str, dict[str, float]]  # where it was read -> group -> balanced accuracy
     effects: dict[str, float]
     card: dict[str, list[bool]]
-    sheet: dict[str, list[Pixels]]  # row -> its pictures
 
 
-def measure(cascade: Cascade, judge: nn.Module, probe: nn.Module | None, options: Options) -> Findings:
-    """Draw and judge everything."""
+@dataclass
+class Drawn:
+    """What the judge gets to see."""
+
+    truth: Answers  # int64 (N, groups)
+    told: dict[str, list[Pixels]]  # pictures of these scenes, by where they come from
+    pairs: dict[str, dict[str, list[Pixels]]]  # group -> its best and its worst tag -> pictures
+    card: list[Pixels]
+
+    @property
+    def sheet(self) -> dict[str, list[Pixels]]:
+        """Rows of a contact sheet."""
+        return self.told | {tag: row for rows in self.pairs.values() for tag, row in rows.items()} | {"card": self.card}
+
+
+def drawn(cascade: Cascade, options: Options, album: Album) -> Drawn:
+    """Draw everything that the album does not hold yet."""
     source = cases(_area(cascade))
     chosen = [next(source) for _ in tqdm(range(options.pictures), desc="drawing scenes")]
-    truth = np.array([targets_of(case.tags) for case in chosen])
-    sheet = {"drawn": [case.drawing for case in chosen]}
-    sheet["Stage A"] = reconstructed(cascade, sheet["drawn"])
-    sheet["EffNet, B, A"] = from_latents(cascade, chosen, options)
-    sheet["text"] = from_text(cascade, [case.request(options) for case in chosen], options.batch, "text -> picture")
-    groups = {name: rates(truth, told(judged(judge, pictures)).numpy()) for name, pictures in sheet.items()}
-    if probe is not None:
-        groups["latents"] = rates(truth, told(probed(cascade, probe, sheet["drawn"])).numpy())
-    effects = {}
-    for name in PAIRS:
-        effects[name], pictures = pair_effect(cascade, judge, name, options)
-        sheet |= pictures
+    rows = {"drawn": [case.drawing for case in chosen]}
+    rows["Stage A"] = reconstructed(cascade, rows["drawn"])
+    rows["EffNet, B, A"] = from_latents(cascade, chosen, options, "EffNet, B, A", album)
+    rows["text"] = from_text(cascade, [case.request(options) for case in chosen], options.batch, "text", album)
+    pictures = {name: pairs(cascade, name, options, album) for name in PAIRS}
     own = Request(CARD_PROMPT, CARD_NEGATIVE, steps=options.steps, decoder_steps=options.decoder_steps)
-    requests = [replace(own, seed=seed) for seed in range(CARD_SEEDS)]
-    sheet["card"] = from_text(cascade, requests, options.batch, "the card's prompt")
-    return Findings(groups, effects, card_shown(judged(judge, sheet["card"])), sheet)
+    card = from_text(cascade, [replace(own, seed=seed) for seed in range(CARD_SEEDS)], options.batch, "the card's prompt", album)
+    return Drawn(np.array([targets_of(case.tags) for case in chosen]), rows, pictures, card)
+
+
+def measure(cascade: Cascade, judge: nn.Module, probe: nn.Module | None, pictures: Drawn) -> Findings:
+    """Judge everything."""
+    groups = {name: rates(pictures.truth, told(judged(judge, row)).numpy()) for name, row in pictures.told.items()}
+    if probe is not None:
+        groups["latents"] = rates(pictures.truth, told(probed(cascade, probe, pictures.told["drawn"])).numpy())
+    effects = {name: pair_effect(judge, name, rows) for name, rows in pictures.pairs.items()}
+    return Findings(groups, effects, card_shown(judged(judge, pictures.card)))
 
 
 @dataclass(frozen=True)
@@ -309,12 +364,12 @@ def contact_sheet(rows: Mapping[str, Sequence[Pixels]]) -> Image.Image:
 
 
 def report(cascade: Cascade, judge: nn.Module, probe: nn.Module | None, options: Options, out: Path) -> str:
-    """Measure, write `adherence.md` and `adherence.png` into `out`, and return the text."""
-    found = measure(cascade, judge, probe, options)
-    text = markdown(found, cascade, options)
+    """Draw and measure, write `adherence.md` and `adherence.png` into `out`, and return the text."""
+    pictures = drawn(cascade, options, album_of(out, cascade, options))
+    text = markdown(measure(cascade, judge, probe, pictures), cascade, options)
     out.mkdir(parents=True, exist_ok=True)
     (out / "adherence.md").write_text(text)
-    contact_sheet(found.sheet).save(out / "adherence.png")
+    contact_sheet(pictures.sheet).save(out / "adherence.png")
     return text
 
 
@@ -323,7 +378,7 @@ def main() -> None:
     own, default = str(files("sotediffusion") / "miniature" / "weights"), Options()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default=own, help="a model folder; the embedded miniature by default")
-    parser.add_argument("--judge", type=Path, required=True, help="run folder of the judge")
+    parser.add_argument("--judge", type=Path, help="run folder of the judge; without one the pictures are drawn and kept")
     parser.add_argument("--probe", type=Path, help="run folder of the probe of these EffNet latents")
     parser.add_argument("--out", type=Path, default=Path("outputs/adherence"))
     for name in ("pictures", "steps", "decoder_steps", "batch"):
@@ -331,9 +386,13 @@ def main() -> None:
     args = parser.parse_args()
     options = Options(args.pictures, args.steps, args.decoder_steps, args.batch)
     try:
+        cascade = open_cascade(args.model, dtype=torch.float32)
+        if args.judge is None:
+            drawn(cascade, options, album_of(args.out, cascade, options))
+            return
         judge = open_reader(args.judge, Judge())
         probe = open_reader(args.probe, Probe()) if args.probe else None
-        print(report(open_cascade(args.model, dtype=torch.float32), judge, probe, options, args.out))
+        print(report(cascade, judge, probe, options, args.out))
     except UserError as error:
         parser.exit(2, f"{error}\n")
 

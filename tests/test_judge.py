@@ -11,6 +11,7 @@ import pytest
 import torch
 from tiny import tiny_cascade
 
+from sotediffusion.generate import draw
 from sotediffusion.miniature.caption import tags_of
 from sotediffusion.miniature.render import render
 from sotediffusion.miniature.sample import sample_scene
@@ -233,6 +234,19 @@ def test_the_report_measures_a_tiny_cascade_and_names_what_it_could_not(tmp_path
     assert ">= 90.0%" in rows["text -> picture, mean of the groups without eyes and text"]
     assert {"best quality against worst quality, effect size", "text -> picture, eye colour", *NAMES} <= rows.keys()
     assert (tmp_path / "adherence.png").stat().st_size > 10_000
+
+
+def test_a_measurement_goes_on_with_the_pictures_that_were_drawn(tmp_path, monkeypatch):
+    options, cascade = adherence.Options(pictures=2, steps=1, decoder_steps=1, batch=4), tiny_cascade()
+    album = adherence.album_of(tmp_path, cascade, options)
+    first = adherence.drawn(cascade, options, album)
+    album.path("text", 1).unlink()
+    asked = []
+    monkeypatch.setattr(adherence, "draw", lambda cascade, requests, batch: asked.extend(requests) or draw(cascade, requests))
+    again = adherence.drawn(cascade, options, album)
+    assert [request.seed for request in asked] == [1]
+    assert all(np.array_equal(a, b) for row in first.sheet for a, b in zip(first.sheet[row], again.sheet[row], strict=True))
+    assert adherence.album_of(tmp_path, cascade, replace(options, steps=2)).folder != album.folder
 
 
 def test_the_probe_reads_the_latents_of_the_cascade():

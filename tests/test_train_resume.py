@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from training_run import assert_equal_states, die, forked, go, losses, order, st
 
 from sotediffusion.train import checkpoint, export, opening
 from sotediffusion.types import UserError
+from sotediffusion.weights import writing
 
 EVERY = ("save.state_minutes=0", "save.every='2 steps'")
 
@@ -67,7 +69,22 @@ def die_while_saving_a_model(what):
     go(what)
 
 
-@pytest.mark.parametrize("killed", [die_in_a_step, die_while_writing_a_state, die_before_the_record, die_while_saving_a_model])
+def die_with_half_a_model(what):
+    """Late enough that a state would say by then that the run came past the model."""
+    real, count = writing.write_file, iter(range(99))
+
+    def slow(*arguments):
+        if next(count) < 7:  # 6 files a model
+            return real(*arguments)
+        time.sleep(1)
+        half(real)(*arguments)
+
+    writing.write_file = slow
+    go(what)
+
+
+@pytest.mark.parametrize("killed", [die_in_a_step, die_while_writing_a_state, die_before_the_record, die_while_saving_a_model,
+                                    die_with_half_a_model])  # fmt: skip
 def test_killed_at_any_moment_the_same_order_goes_on_to_the_same_end(place, killed):
     name = killed.__name__
     assert forked(lambda: killed(order(place, name, *EVERY))) == [-signal.SIGKILL]
@@ -77,7 +94,7 @@ def test_killed_at_any_moment_the_same_order_goes_on_to_the_same_end(place, kill
     assert_equal_states(place / "unbroken", place / name)
     models = [sorted(p.relative_to(place / run) for p in (place / run / "models").rglob("*.safetensors"))
               for run in ("unbroken", name)]
-    assert models[0] == models[1] and len({path.parts[1] for path in models[0]}) == 3
+    assert models[0] == models[1] and len({path.parts[1] for path in models[0]}) == 3  # all, and no litter of the killed one
     assert all((place / name / path).stat().st_size == (place / "unbroken" / path).stat().st_size for path in models[0])
     left = {path.name for path in (place / name / "checkpoints").iterdir()}
     assert left == {path.name for path in (place / "unbroken" / "checkpoints").iterdir()}  # no litter of the killed one

@@ -19,6 +19,7 @@ from sotediffusion.models.cascade import Cascade
 from sotediffusion.pictures.files import save_picture, write_whole
 from sotediffusion.train.distributed import Ranks
 from sotediffusion.train.export import as_networks, taken
+from sotediffusion.train.loop import Milestone
 from sotediffusion.train.validation import standing_in
 from sotediffusion.types import Picture, Request
 
@@ -28,7 +29,7 @@ SIDE = 320  # px of a picture on a sheet
 COLUMNS = 4
 
 
-class Drawings:
+class Drawings(Milestone):
     """Draws `requests` into the run's folder and tells `tell` of each picture; the first process alone does."""
 
     first = True

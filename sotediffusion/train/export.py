@@ -1,5 +1,6 @@
 """A run's weights as a model: the trained parts in the place of those it began with, in any format, beside the run's states."""
 
+import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,21 @@ from torch import Tensor
 
 from sotediffusion.models.cascade import Cascade
 from sotediffusion.train.distributed import Ranks
+from sotediffusion.train.loop import Milestone
 from sotediffusion.train.settings import Saving
 from sotediffusion.weights import shapes
 from sotediffusion.weights.store import save_cascade
+from sotediffusion.weights.writing import TEMPORARY
 
 MODELS = "models"  # folder in a run's
+
+
+def clear_up(folder: Path) -> None:
+    """Remove the models that a killed run had half written; it comes by again where it wrote them."""
+    for path in folder.rglob(f"{TEMPORARY}*"):
+        shutil.rmtree(path)
+    for path in folder.rglob(".*.part"):
+        path.unlink()
 
 
 def taken(weights: dict[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
@@ -37,13 +48,11 @@ def as_networks(base: Cascade, weights: dict[str, Tensor]) -> dict[str, Any]:
     return networks
 
 
-class Export:
+class Export(Milestone):
     """Writes models when the run reaches its milestones; writing goes on beside the run, one model at a time.
 
     `base` is the cascade with everything that is not trained; only the first process needs it.
     """
-
-    first = False
 
     def __init__(self, base: Cascade, saving: Saving, folder: Path, every: int, epoch: int, ranks: Ranks):
         self.base, self.saving, self.folder, self.ranks = base, saving, folder / MODELS, ranks

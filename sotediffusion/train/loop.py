@@ -68,9 +68,14 @@ class Milestone(Protocol):
     """Something to be done with the weights every so often, in all processes together; before a run too where `first` is true."""
 
     every: int  # images; 0 is at the end only
+    first: bool = False
 
     def reach(self, place: dict[str, Any], weights: dict[str, Tensor], last: bool) -> None:
         """`place` says how many `images` and `steps` the run has behind it; of spread weights each process has its rows."""
+
+    def wait(self) -> None:
+        """Until all that was begun is on the disk: a checkpoint says that the run need not come by here again."""
+        return
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,7 @@ def train(recipe: Recipe, options: Options, folder: Path, report: Callable[[Stat
     forward = ranks.forward(recipe)
     log = resume.open_log(folder, options, place["images"], ranks)
     for milestone in milestones if saved < 0 and not options.dry else ():
-        if getattr(milestone, "first", False):
+        if milestone.first:
             _reach(milestone, holders, place, last=False)
     window.begin()
     last_save = last_report = time.monotonic()
@@ -198,7 +203,7 @@ def train(recipe: Recipe, options: Options, folder: Path, report: Callable[[Stat
                 if due(milestone.every, place["images"], whole) and _progress(place, options) < 1 and not options.dry:
                     window.pause(lambda milestone=milestone: _reach(milestone, holders, place, last=False))  # type: ignore[misc]
             if save_due and not options.dry:
-                _save(holders, place, folder, options, ranks)
+                _save(holders, place, folder, options, ranks, milestones)
                 saved, last_save = place["images"], time.monotonic()
 
         status = window.status(place, total, _progress(place, options), stepper.optimizer.param_groups[0]["lr"], ranks)
@@ -206,7 +211,7 @@ def train(recipe: Recipe, options: Options, folder: Path, report: Callable[[Stat
         status = _busy(replace(status, outcome=outcome, signal=int(number)), options)
         resume.write(log, status)
     if not options.dry and saved != place["images"]:
-        _save(holders, place, folder, options, ranks)
+        _save(holders, place, folder, options, ranks, milestones)
     for milestone in milestones if outcome == "finished" and not options.dry else ():
         _reach(milestone, holders, place, last=True)
     report(status)
@@ -250,8 +255,11 @@ def _reach(milestone: Milestone, holders: dict[str, Any], place: dict[str, Any],
         milestone.reach(dict(place), _weights(holders), last)
 
 
-def _save(holders: dict[str, Any], place: dict[str, Any], folder: Path, options: Options, ranks: Ranks) -> None:
+def _save(holders: dict[str, Any], place: dict[str, Any], folder: Path, options: Options, ranks: Ranks,
+          milestones: Sequence[Milestone]) -> None:  # fmt: skip
     """A numbered checkpoint, and beside it the averaged weights for drawing."""
+    for milestone in milestones:
+        milestone.wait()
     checkpoint.save(folder / "checkpoints", f"{place['images']:012d}", resume.capture(holders, place), options.keep, ranks)
     if options.average_file and ranks.first:
         with holders["optimizer"].averaged():

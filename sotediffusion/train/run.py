@@ -13,7 +13,7 @@ from sotediffusion.models.cascade import Cascade, Conventions
 from sotediffusion.train import checkpoint, opening, resume
 from sotediffusion.train.contradictions import check, notes, schedule_of, stepping_of
 from sotediffusion.train.distributed import ALONE, Ranks
-from sotediffusion.train.export import Export
+from sotediffusion.train.export import MODELS, Export, clear_up
 from sotediffusion.train.inversion import Words
 from sotediffusion.train.loop import Options, train
 from sotediffusion.train.memory import set_dropout, spare
@@ -81,6 +81,7 @@ def run(order: Order, report: Callable[[Status], None], progress: Progress, rank
         recipe.source = stream = opening.open_data(data, settings.data, made, latents, rows)
     if ranks.first and not order.dry:
         order.out.mkdir(parents=True, exist_ok=True)
+        clear_up(order.out / MODELS)
         checkpoint.replace_file(order.out / "settings.toml", lambda path: path.write_text(to_toml(settings)))
     if ranks.first:
         said = (*watch.notes, *_mask_notes(cascade, settings), *data.samples.notes, *stream.notes(settings.train.batch))

@@ -9,6 +9,7 @@ from sotediffusion.models.cascade import Cascade
 from sotediffusion.train.adapters import pairs_of
 from sotediffusion.train.distributed import Ranks
 from sotediffusion.train.export import MODELS
+from sotediffusion.train.loop import Milestone
 from sotediffusion.train.recipes.inversion import Inversion
 from sotediffusion.train.recipes.lora import LoraC
 from sotediffusion.train.settings import Settings
@@ -18,7 +19,7 @@ from sotediffusion.weights.lora import TEXT_MASK, TRIGGER, Lora, save
 from sotediffusion.weights.store import DTYPES
 
 
-class SmallExport:
+class SmallExport(Milestone):
     """One file a milestone. `base` is the model that it is for."""
 
     def __init__(self, base: Cascade, recipe: LoraC | Inversion, settings: Settings, folder: Path, every: int, epoch: int,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sotediffusion.train.data import Batch
 from sotediffusion.train.distributed import Ranks
-from sotediffusion.train.loop import Recipe
+from sotediffusion.train.loop import Milestone, Recipe
 from sotediffusion.train.opening import Data, DataSettings
 from sotediffusion.train.stream import Stream
 from sotediffusion.types import UserError
@@ -33,7 +33,7 @@ def held_out(data: Data, settings: DataSettings, most: int) -> tuple[Data, DataS
     return Data(data.samples.take(rows).once(), data.fits[rows]), plainly
 
 
-class Validation:
+class Validation(Milestone):
     """Tells `tell` the loss of `stream`'s pictures, each at `readings` noise levels, and of each range of levels."""
 
     first = True

@@ -19,6 +19,8 @@ from .bundle import Bundle
 from .plans import FORMATS, Plan, Weights, size
 from .tensors import write_file
 
+TEMPORARY = ".sotediffusion-"  # how the name of a folder begins of which nothing is in its place yet
+
 
 def write(bundle: Bundle, path: Path, format: str, over: bool = False) -> list[str]:
     """Writes a settled bundle in a format; returns the parts that the format has no place for.
@@ -58,7 +60,7 @@ def _whole(folder: Path) -> Iterator[Path]:
     temporary = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".sotediffusion-", dir=folder))
+        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder))
         yield temporary
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
