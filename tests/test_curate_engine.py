@@ -331,6 +331,18 @@ def test_a_full_disk_stops_the_run_in_one_sentence_and_loses_nothing(tmp_path):
     assert len(by_path(tmp_path)) == 30 and not any(row["dropped"] for row in by_path(tmp_path).values())
 
 
+def test_a_catalogue_that_cannot_be_written_is_one_sentence_and_the_work_is_kept(tmp_path):
+    write(tmp_path, texts(5))
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / catalogue.DATASET).write_text("in the way")
+    with pytest.raises(UserError, match=f"^out: .*{catalogue.DATASET} cannot be written .*run the same command again"):
+        curate(tmp_path)
+    (tmp_path / "cat" / catalogue.DATASET).unlink()
+    calls(tmp_path)
+    curate(tmp_path)
+    assert len(by_path(tmp_path)) == 5 and not calls(tmp_path)
+
+
 def test_a_second_writer_is_refused_and_a_killed_one_leaves_no_lock(tmp_path):
     store = Store(tmp_path / "cat")
     with only_writer(store):

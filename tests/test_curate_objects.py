@@ -15,6 +15,7 @@ from sotediffusion.curate import catalogue
 from sotediffusion.curate.dedupe.reference import read_reference
 from sotediffusion.curate.engine.lock import only_writer
 from sotediffusion.curate.engine.store import Store
+from sotediffusion.curate.scan.sources import open_source
 from sotediffusion.types import UserError
 
 s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
@@ -69,6 +70,24 @@ def test_only_one_writes_to_an_object_store_and_a_stale_lock_is_taken_over(bucke
         with only_writer(Store(bucket)):
             pass
     assert threading.active_count() < 20
+
+
+def test_a_store_that_no_longer_answers_is_one_sentence_and_no_thousand_quarantines(tmp_path, bucket, monkeypatch):
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    store, pile = Store(bucket), bucket.replace("catalogue", "pile")
+    s3fs.S3FileSystem().pipe_file(f"{pile}/a.png", b"one")
+    store.write("a", b"one")
+    source = open_source(pile)
+    assert source.read_all(["a.png", "b.png"])[0] == store.read("a") == b"one"
+    monkeypatch.setattr("botocore.httpsession.URLLib3Session.send", lambda *asked: 1 / 0)
+    monkeypatch.setattr("aiobotocore.httpsession.AIOHTTPSession.send", lambda *asked: 1 / 0)
+    for ask in (store.read, store.names, store.exists, store.remove, lambda name: store.write(name, b"two")):
+        with pytest.raises(UserError, match=f"^out: {bucket} does not answer .*run the same command again"):
+            ask("a")
+    for ask in (source.read, lambda path: source.read_all([path, "b.png"]), lambda path: list(source.listing())):
+        with pytest.raises(UserError, match=f"^source: {pile} does not answer .*run the same command again"):
+            ask("a.png")
 
 
 def test_keys_are_nowhere_in_what_is_written_or_said(tmp_path, bucket, monkeypatch):

@@ -182,7 +182,7 @@ def test_a_folder_that_vanishes_is_an_error_and_no_thousand_quarantines(tmp_path
     source = open_source(str(tmp_path / "pile"))
     (tmp_path / "pile" / "a.png").unlink()
     (tmp_path / "pile").rmdir()
-    with pytest.raises(ConnectionError):
+    with pytest.raises(UserError, match="^source: the folder .* is gone; .*run the same command again"):
         source.read_all(["a.png"])
 
 

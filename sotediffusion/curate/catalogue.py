@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from sotediffusion.curate.engine.columns import DROPPED, REASON, ROWS, Finished
 from sotediffusion.curate.engine.shards import ROW, Rows, phrase
-from sotediffusion.curate.engine.store import Store
+from sotediffusion.curate.engine.store import Store, refused
 from sotediffusion.names import listing
 from sotediffusion.types import UserError
 
@@ -86,8 +86,15 @@ def check_name(name: str, known: Iterable[Version]) -> None:
 def commit(finished: Finished, settings: Mapping[str, Any], name: str | None = None) -> Version | None:
     """Bring the dataset up to what is finished and name it; None where there is nothing new and no name was asked for.
 
-    Only for the holder of the run's lock.
+    Only for the holder of the run's lock. Raises UserError where the place takes no more.
     """
+    try:
+        return _commit(finished, settings, name)
+    except OSError as error:
+        raise refused(_uri(finished.store), error) from None
+
+
+def _commit(finished: Finished, settings: Mapping[str, Any], name: str | None) -> Version | None:
     store = finished.store
     known = versions(store)
     name = name or _next_name(known)

@@ -3,13 +3,16 @@
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from sotediffusion.types import UserError
 
+GO_ON = "mend that and run the same command again, which goes on where it was"
+OF_ONE = (FileNotFoundError, PermissionError, IsADirectoryError)  # what is said of one file, of which the others know nothing
 _ESCAPED = re.compile(r"\\x([89a-f][0-9a-f])")
 
 
@@ -76,7 +79,7 @@ class Folder:
         except OSError:
             if os.path.isdir(self.root):
                 raise
-            raise ConnectionError(f"the folder {self.root} is gone") from None
+            raise UserError("source", f"the folder {self.root} is gone; {GO_ON}") from None
 
 
 def _holds(folder: str, other: str) -> bool:
@@ -92,10 +95,19 @@ def or_error(read: Callable[[str], bytes], path: str) -> bytes | OSError:
     try:
         content: bytes = read(path)
         return content
-    except ConnectionError:
-        raise
     except OSError as error:
         return error
+
+
+@contextmanager
+def reached(field: str, place: str, answers: tuple[type[OSError], ...]) -> Iterator[None]:
+    """UserError for whatever a store's client raises, each its own kinds, but for those `answers` that tell of one file."""
+    try:
+        yield
+    except (UserError, *answers):
+        raise
+    except Exception as error:
+        raise UserError(field, f"{masked(place)} does not answer ({str(error)[:200] or type(error).__name__}); {GO_ON}") from None
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,9 @@ class Store:
         system, root = file_system(self.url)
         prefix = f"{root}/{folder}".rstrip("/")
         found = []
-        for about in system.ls(prefix, detail=True):
+        with self._reached():
+            listed = system.ls(prefix, detail=True)
+        for about in listed:
             name = about["name"].rstrip("/").rpartition("/")[2]
             if about["type"] == "directory":
                 found.append(Item(name + "/", 0, 0))
@@ -119,26 +133,33 @@ class Store:
     def read(self, path: str, start: int = 0, size: int | None = None) -> bytes:
         system, root = file_system(self.url)
         end = None if size is None else start + size
-        content: bytes = system.cat_file(f"{root}/{path}", start=start or None, end=end)
+        with self._reached():
+            content: bytes = system.cat_file(f"{root}/{path}", start=start or None, end=end)
         return content
 
     def read_all(self, paths: list[str]) -> list[bytes | OSError]:
         system, root = file_system(self.url)
         if not paths:
             return []
-        found = system.cat([f"{root}/{path}" for path in paths], on_error="return")
+        with self._reached():
+            found = system.cat([f"{root}/{path}" for path in paths], on_error="return")
         if isinstance(found, bytes):
             return [found]
         results = [found.get(f"{root}/{path}", FileNotFoundError(path)) for path in paths]
         for result in results:
-            if isinstance(result, Exception) and not isinstance(result, FileNotFoundError | PermissionError):
-                raise ConnectionError(f"{masked(self.url)} cannot be read ({result})") from result
+            if isinstance(result, Exception):
+                with self._reached(), suppress(*OF_ONE):
+                    raise result
         return results
 
     def open(self, path: str) -> BinaryIO:
         system, root = file_system(self.url)
-        file: BinaryIO = system.open(f"{root}/{path}", "rb", block_size=2**16, cache_type="readahead")
+        with self._reached():
+            file: BinaryIO = system.open(f"{root}/{path}", "rb", block_size=2**16, cache_type="readahead")
         return file
+
+    def _reached(self) -> AbstractContextManager[None]:
+        return reached("source", self.url, OF_ONE)
 
 
 @lru_cache(maxsize=16)

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.ipc as ipc
 
+from sotediffusion.curate.engine.shelves import reached
 from sotediffusion.pictures.files import beside, sync_folder
 from sotediffusion.types import UserError
 
@@ -46,6 +47,11 @@ class Store:
         """What Lance needs to know of the place; its keys and endpoint come from the environment like ours."""
         return {"allow_http": "true"} if self.place.startswith("s3" + SCHEME) else None
 
+    def _ask(self, question: str, *words: Any, **more: Any) -> Any:
+        """Of the object store; UserError where it does not answer."""
+        with reached("out", self.place, (FileNotFoundError, FileExistsError, NotADirectoryError)):
+            return getattr(self.files[0], question)(*words, **more)
+
     def path(self, name: str) -> str:
         """The full path of a file; for an object store as the store's own client wants it."""
         return f"{self.files[1]}/{name}" if self.remote else os.path.join(self.root, name)
@@ -54,7 +60,7 @@ class Store:
         """The files and folders directly in a folder, sorted; none where it does not exist."""
         try:
             if self.remote:
-                found = [entry.rstrip("/").rpartition("/")[2] for entry in self.files[0].ls(self.path(folder), detail=False)]
+                found = [entry.rstrip("/").rpartition("/")[2] for entry in self._ask("ls", self.path(folder), detail=False)]
             else:
                 found = os.listdir(self.path(folder))
         except (FileNotFoundError, NotADirectoryError):
@@ -62,12 +68,12 @@ class Store:
         return sorted(name for name in found if name and not name.startswith("."))
 
     def exists(self, name: str) -> bool:
-        return bool(self.files[0].exists(self.path(name))) if self.remote else os.path.exists(self.path(name))
+        return bool(self._ask("exists", self.path(name))) if self.remote else os.path.exists(self.path(name))
 
     def read(self, name: str) -> bytes:
         """A file's content; FileNotFoundError where there is none."""
         if self.remote:
-            content: bytes = self.files[0].cat_file(self.path(name))
+            content: bytes = self._ask("cat_file", self.path(name))
             return content
         return Path(self.path(name)).read_bytes()
 
@@ -75,7 +81,7 @@ class Store:
         """Put a file there, whole; UserError where the place refuses."""
         try:
             if self.remote:
-                self.files[0].pipe_file(self.path(name), bytes(content))
+                self._ask("pipe_file", self.path(name), bytes(content))
             else:
                 _write_synced(self.path(name), content)
         except OSError as error:
@@ -84,7 +90,7 @@ class Store:
     def create(self, name: str, content: bytes) -> bool:
         """Put a file into an object store unless there is one of that name; whether it was put."""
         try:
-            self.files[0].pipe_file(self.path(name), content, mode="create")
+            self._ask("pipe_file", self.path(name), content, mode="create")
         except FileExistsError:
             return False
         except OSError as error:
@@ -94,7 +100,7 @@ class Store:
     def remove(self, name: str) -> None:
         with suppress(FileNotFoundError):
             if self.remote:
-                self.files[0].rm_file(self.path(name))
+                self._ask("rm_file", self.path(name))
             else:
                 os.unlink(self.path(name))
 
