@@ -10,7 +10,10 @@ from sotediffusion.models.dense import MANY, dense, lay_out
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2), (torch.float64, 1e-12)])
 @pytest.mark.parametrize("rows", [3, MANY])
 @pytest.mark.parametrize("gelu", [False, True])
-def test_values_are_those_of_torch(dtype: torch.dtype, tolerance: float, rows: int, gelu: bool) -> None:
+@pytest.mark.parametrize("abroad", [False, True])
+def test_values_are_those_of_torch(dtype: torch.dtype, tolerance: float, rows: int, gelu: bool, abroad: bool,
+                                   monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setattr("sotediffusion.models.dense._abroad", lambda: abroad)
     torch.manual_seed(0)
     layer = torch.nn.Linear(16, 24).to(dtype)
     x = torch.randn(rows, 16, dtype=dtype)

@@ -3,6 +3,9 @@
 M rows, K features in, N features out. Values are those of `F.linear` and `F.gelu`, to rounding.
 """
 
+import math
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 MANY = 512  # rows from which oneDNN's float32 product, its GELU included, beats MKL's and a GELU after it
+MANY_ABROAD = 128  # rows from which it beats MKL's on processors that are not Intel's, with a GELU or without
 _one_pass = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 _bfloat16 = _one_pass is not None and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
@@ -33,7 +37,17 @@ def _in_one_pass(x: Tensor, weight: Tensor, gelu: bool) -> bool:
         return False
     if x.dtype == torch.bfloat16:  # here always
         return _bfloat16
-    return gelu and x.dtype == torch.float32 and x.numel() >= MANY * x.shape[-1]
+    many = MANY_ABROAD if _abroad() else MANY if gelu else math.inf
+    return x.dtype == torch.float32 and x.numel() >= many * x.shape[-1]
+
+
+@cache
+def _abroad() -> bool:
+    """Whether MKL runs on a processor of another maker than its own."""
+    try:
+        return "GenuineIntel" not in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
 
 
 def lay_out(network: nn.Module) -> None:
