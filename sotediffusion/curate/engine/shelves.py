@@ -104,9 +104,9 @@ def reached(field: str, place: str, answers: tuple[type[OSError], ...]) -> Itera
     """UserError for whatever a store's client raises, each its own kinds, but for those `answers` that tell of one file."""
     try:
         yield
-    except (UserError, *answers):
-        raise
     except Exception as error:
+        if isinstance(error, (UserError, *answers)):
+            raise
         raise UserError(field, f"{masked(place)} does not answer ({str(error)[:200] or type(error).__name__}); {GO_ON}") from None
 
 
