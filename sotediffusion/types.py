@@ -15,6 +15,10 @@ class UserError(Exception):
         self.field = field
         self.message = message
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Lets it travel from a worker process to the command."""
+        return type(self), (self.field, self.message)
+
 
 @dataclass(frozen=True)
 class Request:

@@ -264,6 +264,12 @@ def test_a_folder_never_mixes_two_drawings(tmp_path):
         draw(tmp_path, 0, seed=1)
 
 
+def test_a_folder_that_a_drawing_process_cannot_write_to_is_one_sentence(tmp_path):
+    (tmp_path / "img").touch()
+    with pytest.raises(UserError, match="out: .* cannot be written"):
+        draw(tmp_path, 1, seed=1, processes=2)
+
+
 def test_the_command_draws_and_says_where(tmp_path):
     result = CliRunner().invoke(group, ["draw", str(tmp_path / "out"), "--count", "1", "--seed", "7", "--processes", "1"])
     assert result.exit_code == 0 and "1 pictures in" in result.output and len(rows_of(tmp_path / "out")) == 1
