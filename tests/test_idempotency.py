@@ -1,8 +1,10 @@
 """An order that is sent twice under one key is one job; another order under it is refused, in the words of each dialect."""
 
+import time
 from dataclasses import replace
 
 import pytest
+from drawing import drawing
 from hypothesis import given
 from hypothesis import strategies as st
 from job_places import clock, order, place, quick, server, store  # noqa: F401  fixtures
@@ -83,6 +85,27 @@ def test_a_dialect_that_waits_refuses_it_at_once(shared: Site, path, told):
     reply = shared.client.post(path, json={"prompt": "1girl"}, headers=ONCE)
     message, right = told(reply.json())
     assert reply.status_code == 422 and right and "take a new one for each order" in message
+
+
+WAITING = [
+    ("/v1/images/generations", {"prompt": "1girl", "size": "64x64"}),
+    ("/v1/images/generations", {"prompt": "1girl", "size": "64x64", "stream": True}),
+    ("/sdapi/v1/txt2img", {"prompt": "1girl", "width": 64, "height": 64}),
+    ("/fal/run/fal-ai/stable-cascade", {"prompt": "1girl", "image_size": {"width": 64, "height": 64}}),
+    ("/fal/run/fal-ai/stable-cascade/stream", {"prompt": "1girl", "image_size": {"width": 64, "height": 64}}),
+]
+
+
+def test_who_hangs_up_and_asks_again_under_the_same_key_gets_the_picture():
+    with quick_folder() as folder, site(folder) as made:
+        keys = [{"Idempotency-Key": f"again-{number}"} for number in range(len(WAITING))]
+        for (path, body), key in zip(WAITING, keys, strict=True):
+            with pytest.raises(Exception, match="(?i)time"):
+                made.client.post(path, json=body, headers=key, timeout=0.3)
+        time.sleep(1.5)  # by then the server has seen that they are gone
+        with drawing(made):
+            replies = [made.client.post(path, json=body, headers=key) for (path, body), key in zip(WAITING, keys, strict=True)]
+    assert [(reply.status_code, "cancelled" in reply.text) for reply in replies] == [(200, False)] * len(WAITING)
 
 
 def test_a_picture_of_a_refused_order_is_not_kept(shared: Site):

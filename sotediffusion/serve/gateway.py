@@ -51,7 +51,7 @@ class Closing(Exception):
 
 
 class ClientGone(Exception):
-    """Who asked has hung up; what was asked is cancelled."""
+    """Who asked has hung up; what was asked is cancelled, unless it may be asked for again."""
 
 
 @dataclass
@@ -125,7 +125,7 @@ class Gateway:
     def leave(self, owner: str, id: str) -> None:
         """Cancel what nobody waits for any more, unless the server ends. In a thread: who was cancelled can wait for nothing."""
         if not self.closing.is_set():
-            self._threads.submit(self.store.cancel, id, owner).add_done_callback(lambda _: self.wake())
+            self._threads.submit(self._leave, owner, id)
 
     async def stream(self, owner: str, id: str, seen: int | None = None) -> AsyncIterator[tuple[Job, int | None]]:
         """The job and its place in the queue, at each change of either; the last one has ended.
@@ -231,6 +231,13 @@ class Gateway:
         return self._seal.holds(name, expires, signature)
 
     # In threads
+
+    def _leave(self, owner: str, id: str) -> None:
+        """A job with an idempotency key stays: whoever gave one says that it will be asked for again."""
+        job = self.store.get(id, owner)
+        if job is not None and job.idempotency is None:
+            self.store.cancel(id, owner)
+            self.wake()
 
     def _submit(self, owner: str, ask: Ask) -> Job:
         settled = admission.admit(ask, self.menu, self.bounds, self.receivers, self.words.wildcards if self.words else None)

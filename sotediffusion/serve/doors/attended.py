@@ -1,4 +1,7 @@
-"""A job that lives as long as somebody waits for it: when the client hangs up, what it asked for is cancelled."""
+"""A job that lives as long as somebody waits for it: when the client hangs up, what it asked for is cancelled.
+
+One with an idempotency key lives on, see `Gateway.leave`.
+"""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
