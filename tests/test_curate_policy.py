@@ -1,5 +1,7 @@
 """What is sexual with minors is dropped wherever the curation learns of it, by the one rule; nothing else is."""
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ from sotediffusion.cli.curate_models import stand_ins
 from sotediffusion.curate import pipeline
 from sotediffusion.curate.engine.store import Store
 from sotediffusion.curate.policy import SEEN, PolicyStep, TagPolicyStep, refuses, rule_digest
+from sotediffusion.curate.tag.step import TagStep
 from sotediffusion.curate.tag.taglist import TagList
 from sotediffusion.safety import terms
 from sotediffusion.safety.policy import check_tags
@@ -73,6 +76,17 @@ def test_what_the_tagger_sees(tags, ratings, side, dropped):
     }
     assert (answer(step, **given) == "policy") is dropped
     assert answer(step, **{**given, "tag_ids": None, "tag_probs": None, "rating_probs": None, "side_tags": None}) is None
+
+
+@pytest.mark.parametrize("floor", ["0.26", "0.9"])
+def test_a_floor_that_would_hide_tags_from_the_policy_is_refused_before_anything_is_opened(tmp_path, floor):
+    settings = read_preset("miniature", (f"tag.floor={floor}",))
+    with pytest.raises(UserError, match="^tag.floor: .* would hide tags from the policy, .* up to 0.25"):
+        pipeline.run(pipeline.Order(str(tmp_path / "no source"), str(tmp_path / "cat"), settings, tmp_path, 1), lambda _: None)
+    assert not (tmp_path / "cat").exists()
+    with pytest.raises(UserError, match="^tag.floor"):
+        TagStep(settings["tag"], stand_ins())
+    TagStep(replace(settings["tag"], floor=SEEN), stand_ins())
 
 
 def test_both_steps_erase_and_neither_can_be_set():

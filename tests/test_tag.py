@@ -40,12 +40,12 @@ def look(step: TagStep, seen: np.ndarray) -> pa.RecordBatch:
 
 
 def test_probabilities_above_the_floor_are_kept_in_the_order_of_the_list(models):
-    seen = views(7)
-    found = look(step_of(models, floor=0.4, batch=3), seen)
+    seen = np.broadcast_to(views(7)[:, :1, :1] // 128 * 255, (7, SIZE, SIZE, 3))  # pure colours, which it is surest about
+    found = look(step_of(models, floor=0.25, batch=3), seen)
     raw = Tagger(models / "tiny", "cpu", 1).probabilities(seen)
     assert found.schema == TagStep.writes and len(found) == 7
     for row, probabilities in zip(found.to_pylist(), raw, strict=True):
-        ids = [place for place in range(4, len(probabilities)) if probabilities[place] >= np.float32(0.4)]
+        ids = [place for place in range(4, len(probabilities)) if probabilities[place] >= np.float32(0.25)]
         assert row["tag_ids"] == ids
         assert row["tag_probs"] == [float(np.float16(probabilities[place])) for place in ids]
         assert np.array_equal(np.float32(row["rating_probs"]), probabilities[:4])

@@ -199,6 +199,13 @@ def resolve(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: build(kind, values.get(name, {}), name) for name, kind in kinds.items()}
 
 
+def check(settings: Mapping[str, Any]) -> None:
+    """UserError for what no run may be given, whatever it skips; asked before anything is opened or written."""
+    from sotediffusion.curate.tag.step import check_floor
+
+    check_floor(settings["tag"].floor)
+
+
 def chain(settings: Mapping[str, Any], places: Places, skip: Collection[str] = ()) -> list[Step]:
     """The steps of a run, in order. UserError for what cannot be skipped or opened."""
     for name in skip:
@@ -240,6 +247,7 @@ def run(order: Order, report: Callable[[Progress], None],
     from sotediffusion.curate.scan.sources import masked, open_source, passed_over, whole
     from sotediffusion.curate.text.journal import forget
 
+    check(order.settings)
     source, store = open_source(order.source), Store(order.out)
     if order.name:
         check_name(order.name, versions(store))

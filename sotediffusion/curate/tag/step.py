@@ -14,6 +14,7 @@ import pyarrow as pa
 from sotediffusion.curate.inference.published import file_hash, find_model
 from sotediffusion.curate.inference.runtime import AUTO, open_session
 from sotediffusion.curate.inference.views import TAGGER, Array, square_view
+from sotediffusion.curate.policy import SEEN
 from sotediffusion.curate.step import PictureStep
 from sotediffusion.curate.tag.taglist import FILE, RATINGS, TagList, read_taglist
 from sotediffusion.types import UserError
@@ -29,7 +30,7 @@ class TagSettings:
     provider: str = AUTO  # or cpu, cuda, migraphx, openvino
     batch: int = 8
     threads: int = 0  # of ONNX Runtime on a CPU; 0: one per core
-    floor: float = 0.05  # probabilities below it are not kept
+    floor: float = 0.05  # probabilities below it are not kept; at most what the policy still looks at
     size: int = TAGGER  # px
 
 
@@ -85,7 +86,8 @@ class TagStep(PictureStep):
     ])  # fmt: skip
 
     def __init__(self, settings: TagSettings, models: str | Path):
-        """`models`: the folder that holds the tagger's folder. UserError where the tagger is not there."""
+        """`models`: the folder that holds the tagger's folder. UserError where the tagger is not there, or for the floor."""
+        check_floor(settings.floor)
         self.settings = settings
         self.folder = find_model(models, settings.model, (MODEL, FILE))
         self.views = (square_view(settings.size),)
@@ -119,6 +121,13 @@ class TagStep(PictureStep):
         return above_floor(np.concatenate(parts or [self.tagger.probabilities(seen)]), self.settings.floor)
 
 
+def check_floor(floor: float) -> None:
+    """UserError for a floor under which tags would be lost that the policy decides by."""
+    if floor > SEEN:
+        raise UserError("tag.floor", f"{floor:g} would hide tags from the policy, which counts them from {SEEN}; take one up to "
+                        f"{SEEN}, and leave tags out of captions with cut.general")  # fmt: skip
+
+
 def above_floor(probabilities: Array, floor: float) -> pa.RecordBatch:
     """TagStep's columns of probabilities (N, tags); tags stay in the order of the list."""
     kept = probabilities[:, RATINGS:] >= np.float32(floor)
@@ -128,4 +137,3 @@ def above_floor(probabilities: Array, floor: float) -> pa.RecordBatch:
     ratings = pa.FixedSizeListArray.from_arrays(pa.array(probabilities[:, :RATINGS].ravel(), pa.float32()), RATINGS)
     lists = (pa.array(ids), pa.array(probabilities[rows, ids].astype(np.float16)))
     return pa.record_batch([*(pa.ListArray.from_arrays(offsets, values) for values in lists), ratings], schema=TagStep.writes)
-
