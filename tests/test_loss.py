@@ -136,6 +136,12 @@ def test_adaptive_weights_go_on_from_their_state():
     assert torch.equal(loss(lambda x, r: x, x0, again)[0], other(lambda x, r: x, x0, again)[0])
 
 
+def test_a_run_can_turn_to_adaptive_weights_which_then_begin_to_learn():
+    loss = DiffusionLoss(Objective(weight="adaptive"))
+    loss.load_state_dict(DiffusionLoss(Objective(weight="p2")).state_dict())
+    assert torch.equal(loss.adaptive.average, DiffusionLoss(Objective(weight="adaptive")).adaptive.average)
+
+
 @pytest.mark.parametrize("objective", [Objective(weight="p3"), Objective(distance="l2")])
 def test_an_unknown_objective_lists_the_known_ones(objective):
     with pytest.raises(UserError, match="choose from"):

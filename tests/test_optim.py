@@ -113,6 +113,18 @@ def test_in_a_fused_backward_pass_at_most_one_gradient_is_there_at_a_time():
     assert len(most) == 6 and max(most) == 0
 
 
+def test_a_run_goes_on_with_the_decay_and_the_arguments_that_are_asked_for_now():
+    before, modules = network(), network()
+    first = Stepper(before, Choice("adamw", 0.01), groups(before, 1e-3, 0.01), Stepping())
+    walk(first, before, range(2))
+    choice = Choice("adamw", 0.1, {"eps": 1e-6})
+    second = Stepper(modules, choice, groups(modules, 1e-3, 0.1), Stepping())
+    second.load_state_dict(first.state_dict())
+    assert {group["eps"] for group in second.optimizer.param_groups} == {1e-6}
+    assert sorted(group["weight_decay"] for group in second.optimizer.param_groups) == [0.0, 0.1]
+    assert len(second.optimizer.state) == len(first.optimizer.state)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_optimizer_learns_and_goes_on_from_its_state_to_the_bit(kind):
     @torch.no_grad()

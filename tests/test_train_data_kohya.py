@@ -189,6 +189,17 @@ def test_metadata_names_pictures_by_path_or_name_and_joins_caption_and_tags(tmp_
     assert rows_of(samples) == {"a.png": ("1girl, solo", 1), "b.png": ("a girl, smile", 1), "6_card/c.png": ("below", 1)}
 
 
+def test_metadata_may_lie_elsewhere_where_it_names_pictures_by_their_full_path(tmp_path):
+    for name in ("a.png", "below/b.png"):
+        paint(tmp_path / "set" / name, 0)
+    told = {str(tmp_path / "set" / "a.png"): {"tags": "1girl"}, str(tmp_path / "set" / "below" / "b.png"): {"tags": "1boy"}}
+    (tmp_path / "meta.json").write_text(json.dumps(told))
+    assert rows_of(read(tmp_path / "meta.json", tmp_path).samples) == {"a.png": ("1girl", 1), "below/b.png": ("1boy", 1)}
+    (tmp_path / "stems.json").write_text(json.dumps({"a": {"tags": "1girl"}}))
+    with pytest.raises(UserError, match=r"1 of 1 pictures .* are not there: a; .* or say in a dataset\.toml by image_dir"):
+        read(tmp_path / "stems.json", tmp_path)
+
+
 @pytest.mark.parametrize("gone", ["gone", "gone.png", "below/gone.png", "a.png/gone"])
 def test_pictures_that_metadata_names_and_that_are_not_there_are_named_and_counted(tmp_path, gone):
     paint(tmp_path / "set" / "a.png", 0)

@@ -116,6 +116,12 @@ def test_the_card_s_own_run_is_planned_for_a_gpu_of_40_gib():
     plan.fit(plan.plan(own, CONFIGS["full"], plan.load_for(own, 1_000_000)), "a100-40")
 
 
+@pytest.mark.parametrize(("preset", "gpu"), [("economy", "rtx3090"), ("lora", "rtx3060")])
+def test_economy_is_planned_for_a_gpu_of_24_gib_and_a_lora_for_one_of_12(preset, gpu):
+    own = resolve(preset, (), PRESETS)
+    plan.fit(plan.plan(own, CONFIGS["full"], plan.load_for(own, 10_000)), gpu)
+
+
 @pytest.mark.parametrize("preset", presets(PRESETS))
 def test_every_preset_can_be_planned(preset):
     own = resolve(preset, ("train.batch=2", "train.micro=2"), PRESETS)

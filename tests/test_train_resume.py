@@ -9,6 +9,7 @@ import pytest
 from training_run import assert_equal_states, die, forked, go, losses, order, state, training_place
 
 from sotediffusion.train import checkpoint, export, opening
+from sotediffusion.train.validation import Validation
 from sotediffusion.types import UserError
 from sotediffusion.weights import writing
 
@@ -191,6 +192,19 @@ def test_a_dry_run_changes_and_saves_nothing(place):
     status = go(order(place, "dry", dry=True))
     assert status.outcome == "tried" and status.steps == 2 and status.loss > 0 and status.numbers["gradient norm"] > 0
     assert not [path for path in (place / "dry").rglob("*") if path.is_file() and path.parent.name != "data"]
+
+
+def test_a_dry_run_tries_a_drawing_and_the_held_out_pictures_and_keeps_neither(place, monkeypatch):
+    (place / "prompts.txt").write_text("a cat --s 1 --w 128 --h 128\na dog --s 1 --w 128 --h 128\n")
+    tried = []
+    monkeypatch.setattr("sotediffusion.train.drawings.save_picture", lambda picture, path: tried.append(Path(path)))
+    monkeypatch.setattr(Validation, "reach", lambda self, *what: tried.append(len(self.stream)))
+    monkeypatch.setattr("sotediffusion.train.drawings.write_whole", lambda path, content: tried.append(Path(path)))
+    asked = (f"draw.prompts='{place / 'prompts.txt'}'", "data.held_out=0.3")
+    assert go(order(place, "tried", *asked, dry=True)).outcome == "tried"
+    held, picture, sheet = tried
+    assert 0 < held <= 8 and picture.name == "00.png" and place not in picture.parents and not sheet.parent.exists()
+    assert not [path for path in (place / "tried").rglob("*") if path.is_file() and path.parent.name != "data"]
 
 
 def test_states_hold_what_a_run_is(place):

@@ -1,6 +1,7 @@
 """Claims about a whole run: pictures and a model go in, a model that draws comes out, and says what it was trained to expect."""
 
 import copy
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -267,8 +268,6 @@ def test_what_contradicts_the_model_is_refused_before_data_is_made_for_it(place,
 
 
 def test_a_model_without_effnet_says_how_to_add_it(place):
-    import shutil
-
     shutil.copytree(place / "model", place / "bare")
     table = (place / "bare" / "model.toml").read_text()
     start = table.index("[effnet]")
@@ -279,10 +278,24 @@ def test_a_model_without_effnet_says_how_to_add_it(place):
         go(replace(order(place, "none"), model=place / "bare"))
 
 
+@pytest.mark.parametrize("online", ["false", "true"])
+def test_a_picture_that_cannot_be_read_is_left_out_and_named_once(place, tmp_path, online):
+    shutil.copytree(place / "pictures", tmp_path / "pictures")
+    torn = tmp_path / "pictures" / "03.png"
+    torn.write_bytes(torn.read_bytes()[:-200])  # its size can still be read
+    notes = []
+    what = replace(order(place, "torn", f"data.online={online}"), data=str(tmp_path / "pictures"), out=tmp_path / "run")
+    assert go(what, note=notes.append).outcome == "finished"
+    assert len([text for text in notes if text.startswith("1 pictures cannot be read: ") and "03.png" in text]) == 1
+
+
 def test_the_commands_errors_are_one_sentence_and_leave_with_2(place, capsys):
     common = ("--data", place / "pictures", "--model", place / "model", "--out", place / "error")
     assert sote("train", "run", "card-bse", *common) == 2
     assert capsys.readouterr().err.startswith("sote: preset: 'card-bse' is not known; known are, nearest first, card-base")
     assert sote("train", "run", "card-base", *common, "-s", "train.images=5") == 2
     assert "epochs and images are all given" in capsys.readouterr().err
+    if not torch.cuda.is_available():
+        assert sote("train", "run", "card-base", *common, "--device", "cuda") == 2
+        assert capsys.readouterr().err.startswith("sote: device: cuda:0 is not here, torch sees 0 such GPUs; take cpu")
     assert not Path(place / "error").exists() and PRESETS.is_dir()

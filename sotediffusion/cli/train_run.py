@@ -94,9 +94,11 @@ def _run(settings: Any, preset: str, data: str, model: Any, out: Path | None, pl
 
     from sotediffusion.train.distributed import joined
     from sotediffusion.train.run import Order, run
+    from sotediffusion.weights.store import present
 
     number, count, local = place
     device = how["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
+    present(f"cuda:{local}" if device == "cuda" else device)  # before anybody waits for this process
     if how["threads"]:
         torch.set_num_threads(how["threads"])
     folder = out or Path("runs") / Path(preset).stem

@@ -144,9 +144,8 @@ def _opaque(data: bytes, header: Header) -> Pixels:
 class Faults:
     """Pictures that could not be read: named, counted, and when there are more than `limit`, the end of the run."""
 
-    def __init__(self, limit: int, what: str = "pictures cannot be read"):
-        self.limit, self.what = limit, what
-        self.found: dict[str, str] = {}
+    def __init__(self, limit: int, what: str = "pictures cannot be read", found: dict[str, str] | None = None):
+        self.limit, self.what, self.found = limit, what, found or {}
 
     def add(self, path: str, reason: str) -> None:
         """Note a picture; UserError naming the first ones when there are too many."""

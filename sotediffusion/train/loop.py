@@ -212,8 +212,8 @@ def train(recipe: Recipe, options: Options, folder: Path, report: Callable[[Stat
         resume.write(log, status)
     if not options.dry and saved != place["images"]:
         _save(holders, place, folder, options, ranks, milestones)
-    for milestone in milestones if outcome == "finished" and not options.dry else ():
-        _reach(milestone, holders, place, last=True)
+    for milestone in milestones if outcome in ("finished", "tried") else ():
+        _reach(milestone, holders, place, last=outcome == "finished")
     report(status)
     return status
 

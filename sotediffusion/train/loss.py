@@ -216,8 +216,8 @@ class DiffusionLoss:
         return self.adaptive.state_dict() if self.adaptive else {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a checkpoint."""
-        if self.adaptive:
+        """Go on from a checkpoint; weights that turn adaptive only now begin to learn."""
+        if self.adaptive and state:
             self.adaptive.load_state_dict(state)
 
 

@@ -26,6 +26,7 @@ from sotediffusion.train.order import Ranks
 from sotediffusion.train.readers.catalogue import is_catalogue, read_catalogue
 from sotediffusion.train.readers.dataset_toml import read_dataset
 from sotediffusion.train.readers.kohya import Subset, read_kohya, subsets_of
+from sotediffusion.train.readers.metadata import pictures_of
 from sotediffusion.train.samples import Samples
 from sotediffusion.train.stream import Making, Stream, fits_of
 from sotediffusion.train.wording import Wording, part_settings
@@ -131,7 +132,7 @@ def open_data(data: Data, settings: DataSettings, made: Makers, cache: str, rank
         fields["mask"] = Masks(loader)
     wording = Wording(samples, settings.captions, made.tokenizer, made.text_mask)
     making = Making(settings.fit, settings.captions, settings.last, settings.buckets.scale, encoder.about if encoder else {})
-    return Stream(samples, fits, fields, wording, making, ranks)
+    return Stream(samples, fits, fields, wording, making, ranks, faults)
 
 
 def _encoder(made: Makers, settings: DataSettings) -> Encoder | None:
@@ -163,7 +164,7 @@ def _kohya(place: str, settings: DataSettings, memory: str) -> Samples:
     if place.endswith(".toml"):
         subsets = read_dataset(place)
     elif place.endswith(".json"):
-        subsets = [Subset(os.path.dirname(os.path.abspath(place)), metadata=os.path.abspath(place))]
+        subsets = [Subset(pictures_of(place), metadata=os.path.abspath(place))]
     elif os.path.isdir(place):
         subsets, said = subsets_of(place)
     else:

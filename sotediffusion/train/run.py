@@ -14,6 +14,7 @@ from sotediffusion.train import checkpoint, opening, resume
 from sotediffusion.train.contradictions import check, notes, schedule_of, stepping_of
 from sotediffusion.train.distributed import ALONE, Ranks
 from sotediffusion.train.export import MODELS, Export, clear_up
+from sotediffusion.train.fit import Faults
 from sotediffusion.train.inversion import Words
 from sotediffusion.train.loop import Options, train
 from sotediffusion.train.memory import set_dropout, spare
@@ -73,20 +74,20 @@ def run(order: Order, report: Callable[[Status], None], progress: Progress, rank
     options = options_of(order, epoch)
     opening.check_cache(settings.data, made, latents)
     resume.check(recipe, order.out, options, order.continue_from)
+    if ranks.first:
+        said = (*watch.notes, *_mask_notes(cascade, settings), *data.samples.notes, *stream.notes(settings.train.batch))
+        for text in (*said, *notes(settings, epoch)):
+            note(text)
+    lend(cascade, settings, order.device)
+    left_out: dict[str, str] = {}
     if not order.dry:
         faults = opening.prepare(data, settings.data, made, latents, rows, progress)
-        if faults.found:
-            note(faults.sentence())
-        ranks.gather(None)  # all latents are there
+        left_out = _tell(faults, {}, ranks, note)  # all latents are there
         recipe.source = stream = opening.open_data(data, settings.data, made, latents, rows)
     if ranks.first and not order.dry:
         order.out.mkdir(parents=True, exist_ok=True)
         clear_up(order.out / MODELS)
         checkpoint.replace_file(order.out / "settings.toml", lambda path: path.write_text(to_toml(settings)))
-    if ranks.first:
-        said = (*watch.notes, *_mask_notes(cascade, settings), *data.samples.notes, *stream.notes(settings.train.batch))
-        for text in (*said, *notes(settings, epoch)):
-            note(text)
     options = replace(options, full_speed=watch.full_speed(cascade, data))
     every = images_of("save.every", settings.save.every, settings.train.batch, epoch)
     base = replace(cascade, conventions=recipe.conventions, name=settings.name)
@@ -96,37 +97,55 @@ def run(order: Order, report: Callable[[Status], None], progress: Progress, rank
         export: Any = SmallExport(cascade, recipe, settings, order.out, every, epoch, ranks)
     else:
         export = Export(base, settings.save, order.out, every, epoch, ranks)
-    milestones = [*watch.milestones(recipe, base, data, made, epoch), export]
+    milestones = [*watch.milestones(recipe, base, data, made, epoch), *([] if order.dry else [export])]
     try:
-        return train(recipe, options, order.out, watch.report(report), order.continue_from, ranks, milestones)
+        status = train(recipe, options, order.out, watch.report(report), order.continue_from, ranks, milestones)
     finally:
         watch.close()
+    _tell(stream.faults, left_out, ranks, note)
+    return status
+
+
+def _tell(faults: Faults, known: dict[str, str], ranks: Ranks, note: Callable[[str], None]) -> dict[str, str]:
+    """Note what could not be read in any process, but for what is known; all that is known then."""
+    found = {path: reason for own in ranks.gather(faults.found) for path, reason in own.items() if path not in known}
+    if found:
+        note(Faults(len(found), faults.what, found).sentence())
+    return known | found
 
 
 def open_model(order: Order, ranks: Ranks) -> Cascade:
     """The cascade, what is trained in its type, the rest as it is used; parts that this process does not need are left out."""
-    settings, device = order.settings, order.device
+    settings = order.settings
     cascade = open_cascade(order.model)
     if cascade.effnet is None:
         raise UserError("model", "has no EffNet encoder to make latents with; add effnet_encoder.safetensors by --effnet")
     _check_scale(settings, cascade.conventions)
     _check_mask(settings, cascade.conventions)
-    rates = settings.train.rates
     for name, network in cascade.parts().items():
-        learns = rates.get(name, 0) > 0
-        trained = learns and not settings.beside
-        network.requires_grad_(trained)
-        if trained:
+        network.requires_grad_(name in _moved(settings))
+        if name in _moved(settings):
             network.to(DTYPES[settings.precision.weights])
         elif name in settings.train.parts:
-            kind = torch.float32 if name == "effnet" else DTYPES[settings.precision.frozen]
-            network.to(device, kind)
+            network.to(torch.float32 if name == "effnet" else DTYPES[settings.precision.frozen])
         elif not ranks.first:  # which alone saves models
             network.to("meta")
-        if learns:
+        if settings.train.rates.get(name, 0) > 0:
             set_dropout(network, settings.train.dropout)
         spare(network, settings.memory)
     return cascade
+
+
+def lend(cascade: Cascade, settings: Settings, device: str) -> None:
+    """Move what is used and not trained to the device; what is trained the loop moves."""
+    for name in settings.train.parts:
+        if name not in _moved(settings):
+            getattr(cascade, name).to(device)
+
+
+def _moved(settings: Settings) -> set[str]:
+    """The parts whose own weights are trained."""
+    return set() if settings.beside else {name for name, rate in settings.train.rates.items() if rate > 0}
 
 
 def makers(cascade: Cascade, settings: Settings) -> Makers:

@@ -15,7 +15,7 @@ from sotediffusion.config import build, plain
 from sotediffusion.train.captions import CaptionSettings
 from sotediffusion.train.data import Batch, Key
 from sotediffusion.train.fields import Field, Rows
-from sotediffusion.train.fit import FitSettings, varied
+from sotediffusion.train.fit import Faults, FitSettings, varied
 from sotediffusion.train.order import Order, Piece, Ranks
 from sotediffusion.train.samples import Samples
 from sotediffusion.train.wording import Wording
@@ -60,9 +60,9 @@ class Stream:
     """A source of batches, part by part in lockstep with those of other ranks."""
 
     def __init__(self, samples: Samples, fits: Fits, fields: Mapping[str, Field], wording: Wording, making: Making,
-                 ranks: Ranks = Ranks()):  # fmt: skip
+                 ranks: Ranks = Ranks(), faults: Faults | None = None):  # fmt: skip
         self.samples, self.fits, self.fields, self.wording, self.ranks = samples, fits, fields, wording, ranks
-        self.making = making
+        self.making, self.faults = making, faults or Faults(0)
         sizes = fits[:, 0].astype(np.int64) << 32 | fits[:, 1]
         names, self.buckets = np.unique(sizes, return_inverse=True)
         if len(names) and names[0] == 0:  # pictures that no bucket can hold

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from sotediffusion.models.cascade import PARTS, Cascade
@@ -22,10 +24,14 @@ from sotediffusion.types import UserError
 
 
 class Watch:
-    """Made of a run's settings once its model and data are there; of a dry run nothing is watched."""
+    """Made of a run's settings once its model and data are there.
+
+    A dry run tries a step's worth of held-out pictures and one drawing, and keeps nothing.
+    """
 
     def __init__(self, settings: Settings, folder: Any, device: str, dry: bool, ranks: Ranks):
         self.settings, self.folder, self.device, self.dry, self.ranks = settings, folder, device, dry, ranks
+        self.passing = TemporaryDirectory() if dry else None
         self.requests, self.notes = read_prompts(settings.draw.prompts)
         self.journal: Journal | None = None
         check_log(settings.log)
@@ -43,14 +49,14 @@ class Watch:
     def milestones(self, recipe: Any, base: Cascade, data: Data, made: Makers, epoch: int) -> list[Milestone]:
         """Open the journal; what is done with the weights besides saving them. `base` is what pictures are drawn with."""
         found: list[Milestone] = []
-        if self.dry:
-            return found
-        if self.ranks.first:
+        if self.ranks.first and not self.dry:
             self.journal = open_journal(self.folder, self.settings)
         own, settings = self.settings.data, self.settings
         if own.held_out:
-            held, plainly = held_out(data, own, settings.validate.samples)
+            most = min(settings.validate.samples, settings.train.batch) if self.dry else settings.validate.samples
+            held, plainly = held_out(data, own, most)
             rows = Rows(self.ranks.number, self.ranks.count, settings.train.micro or None)
+            plainly = replace(plainly, online=plainly.online or self.dry)  # a dry run has made no latents
             stream = opening.open_data(held, plainly, made, str(self.folder / "latents"), rows)
             every = images_of("validate.every", settings.validate.every, settings.train.batch, epoch)
             validation = Validation(recipe, stream, every, settings.validate.readings, self.ranks, self._validated)
@@ -59,7 +65,8 @@ class Watch:
         if self.requests:
             every = images_of("draw.every", settings.draw.every, settings.train.batch, epoch)
             live = recipe if settings.beside else None
-            found.append(Drawings(replace(base, name=settings.name), self.requests, self.folder, every, (self.device, live),
+            requests, folder = (self.requests[:1], Path(self.passing.name)) if self.passing else (self.requests, self.folder)
+            found.append(Drawings(replace(base, name=settings.name), requests, folder, every, (self.device, live),
                                   self.ranks, self._drawn))  # fmt: skip
         return found
 
@@ -82,6 +89,8 @@ class Watch:
         """No more is coming."""
         if self.journal is not None:
             self.journal.close()
+        if self.passing is not None:
+            self.passing.cleanup()
 
     def _validated(self, images: int, numbers: dict[str, float]) -> None:
         if self.journal is not None:

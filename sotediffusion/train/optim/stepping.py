@@ -6,7 +6,7 @@ gathered in main memory, none on the device; fused, none anywhere.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -174,13 +174,17 @@ class Stepper:
         return self.optimizer.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from it at the rates asked for now; tensors keep their type, where torch's own loading takes the weights'."""
+        """Go on from it at the rates, decay and arguments asked for now.
+
+        Tensors keep their type, where torch's own loading takes the weights'.
+        """
         values = {p: state["state"].get(i, {}) for i, p in enumerate(self.group_of)}
         placed = {i: {key: _placed(p, key, value) for key, value in values[p].items()} for i, p in enumerate(self.group_of)}
-        peaks = [group["peak"] for group in self.optimizer.param_groups]
+        asked = {"peak", "weight_decay", *(field.name for field in fields(self.kind.arguments))}
+        now = [{key: value for key, value in group.items() if key in asked} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict({**state, "state": {i: value for i, value in placed.items() if value}})
-        for group, peak in zip(self.optimizer.param_groups, peaks, strict=True):
-            group["peak"] = peak  # as asked for now
+        for group, own in zip(self.optimizer.param_groups, now, strict=True):
+            group |= own
         self.group_of = {p: group for group in self.optimizer.param_groups for p in group["params"]}
         for i, p in enumerate(self.group_of):
             for key, value in placed[i].items():

@@ -146,8 +146,9 @@ def _listed(source: PictureSource, folder: str, told: dict[str, str], metadata: 
                 found[file.path] = (file, line)
                 absent -= {inside, _stem(inside)}
     if absent:
+        elsewhere = ", or say in a dataset.toml by image_dir in which folder they are" if len(absent) == len(told) else ""
         raise UserError("data", f"{len(absent)} of {len(told)} pictures that {metadata} names are not there: "
-                                f"{listing(sorted(absent), 3)}; bring them back, or take them out of it")  # fmt: skip
+                                f"{listing(sorted(absent), 3)}; bring them back, or take them out of it{elsewhere}")  # fmt: skip
     return found
 
 

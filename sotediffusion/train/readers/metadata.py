@@ -13,13 +13,24 @@ def read_metadata(path: str, folder: str) -> dict[str, str]:
 
     Caption and tags are joined by a comma. Raises UserError for a file that is no such JSON.
     """
+    return {_inside(key, folder): caption_of(value) for key, value in _told(path).items()}
+
+
+def pictures_of(path: str) -> str:
+    """The folder that a metadata file speaks of: the one that holds all its full paths where these are there, or else its own."""
+    full = [os.path.dirname(key) for key in _told(path) if os.path.isabs(key)]
+    folder = os.path.commonpath(full) if full else ""
+    return folder if os.path.isdir(folder) else os.path.dirname(os.path.abspath(path))
+
+
+def _told(path: str) -> dict[str, dict[str, Any]]:
     try:
         told = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError("data", f"{path} is no readable JSON ({str(error)[:100]}); give kohya's metadata file") from None
     if not told or not isinstance(told, dict) or not all(isinstance(value, dict) for value in told.values()):
         raise UserError("data", f"{path} maps no pictures to captions; give kohya's metadata file")
-    return {_inside(key, folder): caption_of(value) for key, value in told.items()}
+    return told
 
 
 def _inside(key: str, folder: str) -> str:
