@@ -5,6 +5,7 @@ import json
 import re
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from PIL import Image
 from web import ORDER, Site, png, quick_folder, site
 
 from sotediffusion.pictures.marks import read_marks
+from sotediffusion.serve import news
 from sotediffusion.serve.news import News
 from sotediffusion.serve.storage.jobs import Job, JobState, StoreDown
 from sotediffusion.serve.storage.retention import sweep
@@ -197,6 +199,48 @@ def test_news_go_on_when_a_job_is_claimed_while_its_place_is_looked_up(own: Site
         return [(id, place) async for id, _, place in news._moved()]
 
     assert asyncio.run(moved()) == [(id, None)] and news.places == {}
+
+
+async def _told(of: News, most: int, act: Callable[[], Any] = lambda: None) -> list[tuple[str, str]]:
+    """The first news of an owner's jobs, with their states; `act` is done after the first."""
+    told: list[tuple[str, str]] = []
+    async with asyncio.timeout(20):
+        async for id, job, _ in of.follow():
+            assert job is not None
+            told.append((id, job.state))
+            if len(told) == 1:
+                act()
+            if len(told) == most:
+                break
+    return told
+
+
+def test_a_running_job_is_told_of_however_many_newer_ones_wait(own: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(news, "_WINDOW", 1)
+    first = own.submit()["id"]
+    running = own.hand.take()
+    _, third = (own.submit(seed=seed)["id"] for seed in (6, 7))
+    told = asyncio.run(_told(News(own.gateway, running.owner), 3, lambda: own.hand.finish(running)))
+    assert told == [(first, "running"), (third, "queued"), (first, "succeeded")]
+
+
+def test_a_job_that_ends_between_two_questions_is_told_of_as_ended(own: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    own.submit()
+    running = own.hand.take()
+    jobs, versions = own.gateway.jobs, News._versions
+    asked: list[str] = []
+
+    async def ended_after_the_first(question: Awaitable[Any]) -> Any:
+        answer = await question
+        asked.append("")
+        if len(asked) == 1:
+            own.hand.finish(running)
+        return answer
+
+    monkeypatch.setattr(own.gateway, "jobs", lambda *how: ended_after_the_first(jobs(*how)))
+    monkeypatch.setattr(News, "_versions", lambda news: ended_after_the_first(versions(news)))
+    told = asyncio.run(_told(News(own.gateway, running.owner), 1))
+    assert told == [(running.id, "succeeded")]
 
 
 def test_a_preview_is_fetched_while_the_job_runs(own: Site) -> None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from sotediffusion.serve.gateway import Gateway
-from sotediffusion.serve.storage.jobs import LIVE, Job, JobState
-from sotediffusion.serve.storage.schema import QUEUED, jobs
+from sotediffusion.serve.storage.jobs import Job, JobState
+from sotediffusion.serve.storage.schema import QUEUED, RUNNING, jobs
 
 PAUSE = 0.25  # s between two looks
-_WINDOW = 200  # the latest jobs of an owner that are watched, and all that wait
+_WINDOW = 200  # the latest jobs of an owner that are watched, and all that wait or run
 _TURNS = 4  # looks between two at the places of waiting jobs
 _PLACES = 50  # waiting jobs whose places are told
 
@@ -27,17 +27,18 @@ class News:
 
     async def follow(self) -> AsyncIterator[tuple[str, Job | None, int | None]]:
         """Id, job and its place in the queue at each change; no job: it is gone. First comes what waits and runs."""
-        live = await self.gateway.jobs(self.owner, LIVE, _WINDOW)
-        self.known = await self._versions()
-        for job in reversed(live):
+        self.known = await self._versions()  # first, so that what changes before its job is read is told as a change
+        running = await self.gateway.jobs(self.owner, [JobState.RUNNING], _WINDOW)  # by themselves: all that wait may be newer
+        waiting = await self.gateway.jobs(self.owner, [JobState.QUEUED], _WINDOW)
+        for job in (*reversed(running), *reversed(waiting)):
             yield job.id, job, await self._place(job)
         looks = 0
         while True:
             await asyncio.sleep(PAUSE)
             now = await self._versions()
-            changed = [id for id, version in now.items() if self.known.get(id) != version]
             lost = [id for id in self.known if id not in now]
-            there = await self.gateway.do(self.gateway.store.versions, lost) if lost else {}
+            there = await self.gateway.do(self.gateway.store.versions, lost) if lost else {}  # ended, and newer ones are many
+            changed = [id for id, version in (there | now).items() if self.known.get(id) != version]
             self.known = now
             for id in changed:
                 if (news := await self._job(id)) is not None:
@@ -79,4 +80,6 @@ def _versions(gateway: Gateway, owner: str) -> dict[str, int]:
     with gateway.store.database.read() as connection:
         latest = connection.execute(mine.order_by(jobs.c.seq.desc()).limit(_WINDOW)).all()
         waiting = connection.execute(mine.where(QUEUED)).all()
-    return {row.id: row.version for row in (*waiting, *latest)}
+        # Without the owner, by whose index SQLite would walk over all of its jobs; those that run are few.
+        running = connection.execute(sa.select(jobs.c.id, jobs.c.version, jobs.c.owner).where(RUNNING)).all()
+    return {row.id: row.version for row in (*waiting, *(row for row in running if row.owner == owner), *latest)}

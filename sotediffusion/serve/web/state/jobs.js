@@ -48,8 +48,8 @@ export function start() {
 
 async function catchUp() {
   try {
-    const { jobs } = await get("jobs?state=queued&state=running&limit=200");
-    live.value = new Map(jobs.map((job) => [job.id, job]));
+    const asked = await Promise.all(LIVE.map((state) => get(`jobs?state=${state}&limit=200`))); // all that wait may be newer than what runs
+    live.value = new Map(asked.flatMap(({ jobs }) => jobs).map((job) => [job.id, job]));
     if (!gallery.value.length || !search.value) await reload();
   } catch (error) {
     if (error.status !== 401) fail(error);
