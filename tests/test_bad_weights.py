@@ -45,6 +45,14 @@ def test_a_missing_path_is_one_sentence():
         store.open_cascade("/nowhere/m")
 
 
+def test_what_the_disk_does_not_let_us_read_is_one_sentence(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "m")
+    table = tmp_path / "m/model.toml"
+    table.write_text(table.read_text().replace("stage_b.safetensors", "b" * 300))
+    with pytest.raises(UserError, match=r"model: .* cannot be read \(File name too long\); allow reading it, or give another"):
+        store.open_cascade(tmp_path / "m")
+
+
 @pytest.mark.parametrize("part", ["stage_c", "stage_b", "stage_a", "text"])
 def test_a_missing_part_is_named_with_where_to_get_it(folder, tmp_path, part):
     store.convert(folder, tmp_path / "m", "stability")

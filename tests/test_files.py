@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sotediffusion.pictures.files import (
+    check_folder,
     check_template,
     choose_format,
     encode_picture,
@@ -136,6 +137,23 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path):
         save_picture(picture(), tmp_path / "file" / "a.png")
     with pytest.raises(UserError, match="out: .*not a folder that can be written"):
         check_template(f"{tmp_path}/file/{{seed}}.png")
+
+
+@pytest.mark.parametrize("template", [
+    "x" * 300, "{seed}" + "x" * 240, "{prompt}" + "猫" * 60, "x" * 300 + "/a", "{date}/" + "x" * 300,
+])  # fmt: skip
+def test_a_name_that_would_come_out_too_long_is_refused_beforehand(template, tmp_path):
+    with pytest.raises(UserError, match="out: a name in it may come to [23][0-9]{2} bytes, and .* takes 255; choose a sh"):
+        check_template(f"{tmp_path}/{template}.png")
+
+
+@pytest.mark.parametrize("letter", ["x", "猫", "\N{CAT FACE}"])
+def test_every_name_that_is_not_refused_can_be_written(letter, tmp_path):
+    path = tmp_path / f"{letter * (244 // len(letter.encode()))}.png"
+    check_folder(path)
+    for number in range(2):
+        save_picture(picture(), picture_path(str(path), values(), {path} if number else set()))
+    assert len(os.listdir(tmp_path)) == 2
 
 
 def values(prompt="x", seed=7):

@@ -466,6 +466,8 @@ def test_a_folder_opens_in_float32_or_what_is_asked_for_and_float16_is_warned_of
 def test_opening_what_is_not_there_or_not_taken_is_one_sentence(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere"):
         StableCascadeCombinedPipeline.from_pretrained(tmp_path / "nowhere" / "at" / "all")
+    with pytest.raises(UserError, match="is not here"):
+        StableCascadeCombinedPipeline.from_pretrained("m" * 300)
     with pytest.raises(UserError, match="variant: 'bf16' is in the name of no file here"):
         StableCascadeCombinedPipeline.from_pretrained(folder, variant="bf16")
     with pytest.raises(UserError, match="device_map: is not taken here; leave it out; taken are torch_dtype"):

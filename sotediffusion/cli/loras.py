@@ -24,7 +24,7 @@ def _asked(text: str) -> tuple[str, float]:
     from sotediffusion.weights.lora_sets import find
 
     file, colon, number = text.rpartition(":")
-    if not colon or Path(text).exists():
+    if not colon or os.path.exists(text):
         return str(find(text, folders())), 1.0
     try:
         weight = float(number)

@@ -24,6 +24,7 @@ PLACEHOLDERS = ("seed", "index", "date", "prompt")
 
 _QUALITY = {"png": {}, "webp": {"quality": 95, "method": 4}, "jpeg": {"quality": 95, "subsampling": 0}}
 _MAX_NAME = 80  # bytes that a prompt may take in a file name
+_LONGEST = {"seed": 2**63 - 1, "index": 99999, "date": "2026-01-01", "prompt": "x" * _MAX_NAME}  # what templates are filled with
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)  # names that Windows keeps for devices
 
 
@@ -58,7 +59,7 @@ def write_whole(path: Path, content: bytes, field: str = "out") -> None:
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
     """A name to write a file to, beside `path`: renamed to it when all went well, removed when not. OSError as it comes."""
-    part = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
+    part = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
@@ -120,15 +121,15 @@ def picture_path(template: str, values: Mapping[str, Any], taken: Set[Path] = fr
     path = Path(_fill(template, values)).expanduser()
     named = any(name for _, name, _, _ in Formatter().parse(template))
     number, free = 1, path
-    while free in taken or (named and free.exists()):
+    while free in taken or (named and os.path.exists(free)):
         number += 1
         free = path.with_name(f"{path.stem}-{number}{path.suffix}")
     return free
 
 
 def check_template(template: str) -> None:
-    """Raise UserError for a template that `picture_path` could not fill, and for a folder that cannot be written."""
-    filled = Path(_fill(template, {"seed": 0, "index": 0, "date": "", "prompt": ""})).expanduser()
+    """Raise UserError for a template that `picture_path` could not fill, or not with a name that can be written."""
+    filled = Path(_fill(template, _LONGEST)).expanduser()
     if not Path(template).stem or template.endswith(("/", os.sep)):
         raise UserError("out", f"{template!r} names no file; write for example pictures/{{date}}-{{seed}}.png")
     check_folder(filled)
@@ -136,9 +137,14 @@ def check_template(template: str) -> None:
 
 def check_folder(path: Path, field: str = "out") -> None:
     """Raise UserError where no file can be written at this path."""
-    folder = next(folder for folder in path.absolute().parents if folder.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+    path = path.absolute()
+    folder = next(folder for folder in path.parents if os.path.exists(folder))
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(field, f"{folder} is not a folder that can be written; choose another place")
+    new = path.with_name(f"{path.stem}-99999{path.suffix}").parts[len(folder.parts) :]
+    longest, most = max(len(os.fsencode(name)) for name in new), os.pathconf(folder, "PC_NAME_MAX")
+    if 0 < most < longest:
+        raise UserError(field, f"a name in it may come to {longest} bytes, and {folder} takes {most}; choose a shorter one")
 
 
 def safe_name(text: str) -> str:

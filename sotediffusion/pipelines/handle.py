@@ -1,5 +1,6 @@
 """What all three pipelines have in common: opening, moving, offloading, and the parts under diffusers' names."""
 
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -176,7 +177,7 @@ def _located(model: str, revision: str | None, cache: Path | None, choice: Choic
     from ..weights import cache as downloads
     from ..weights import hub
 
-    if Path(model).exists() or model.count("/") != 1:
+    if os.path.exists(model) or model.count("/") != 1:
         return downloads.locate(model, revision, cache)
     try:
         return hub.download(model, revision, cache, choice=choice)[0].path

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -57,7 +58,7 @@ class Parts:
             if name not in known or not isinstance(value, (str, Path)):
                 raise UserError(source, f"{name} is not a path of a part; known are {', '.join(known)}")
         found = {name: folder / value for name, value in paths.items()}
-        if "base" in paths and not found["base"].exists():
+        if "base" in paths and not os.path.exists(found["base"]):
             found["base"] = Path(paths["base"])  # a hub id
         return Parts(**found)
 

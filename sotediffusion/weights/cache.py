@@ -1,5 +1,9 @@
-"""Where weights lie: the embedded model, and the hub's cache, read without its network half."""
+"""Where weights lie: the embedded model, and the hub's cache, read without its network half.
 
+`os.path` says of a name that is too long, and of a folder closed to us, that it is not there; Path would raise.
+"""
+
+import os
 from importlib.resources import files
 from pathlib import Path
 
@@ -24,19 +28,19 @@ def find(id: str, revision: str | None = None, cache: Path | None = None) -> Pat
     """A downloaded repository in the cache, by branch, tag or commit; None where it is not there."""
     folder = (cache or cache_folder()) / ("models--" + id.replace("/", "--"))
     ref = folder / "refs" / (revision or "main")
-    commit = ref.read_text().strip() if ref.is_file() else revision or ""
+    commit = ref.read_text().strip() if os.path.isfile(ref) else revision or ""
     snapshot = folder / "snapshots" / commit
-    return snapshot if commit and snapshot.is_dir() else None
+    return snapshot if commit and os.path.isdir(snapshot) else None
 
 
 def locate(model: str | Path, revision: str | None = None, cache: Path | None = None) -> Path:
     """The path of a model given as "miniature", as a path or as a hub id that was downloaded. UserError: none of them."""
-    if model == MINIATURE or (model == Path(MINIATURE) and not Path(model).exists()):  # the bare word, or no folder of that name
+    if model == MINIATURE or (model == Path(MINIATURE) and not os.path.exists(model)):  # the bare word, or no folder of that name
         model = embedded()
-        if not model.exists():
+        if not os.path.exists(model):
             raise UserError("model", "the embedded weights are not in this build; train them with `make miniature`, or give "
                                      "a folder, a file or a downloaded hub id")
-    if Path(model).exists():
+    if os.path.exists(model):
         return Path(model)
     name = str(model)
     found = find(name, revision, cache) if name.count("/") == 1 else None

@@ -1,6 +1,7 @@
 """Sets of LoRA that pictures are drawn with: found by name, opened, put into networks once for all pictures of a set."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ def find(name: str, folders: Iterable[Path], field: str = "lora") -> Path:
     """The file of a LoRA, or of what `field` says, given as a path or by its name in one of the folders. UserError: nowhere."""
     folders = list(folders)
     for path in (Path(name), *(folder / name for folder in folders), *(folder / f"{name}{SUFFIX}" for folder in folders)):
-        if path.is_file() or (path.is_dir() and (path / "adapter_model.safetensors").is_file()):
+        if os.path.isfile(path) or os.path.isfile(path / "adapter_model.safetensors"):
             return path
     places = ", ".join(str(folder) for folder in folders)
     also = f" nor in {places}" if places else ""

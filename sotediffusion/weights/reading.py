@@ -1,5 +1,6 @@
 """From files to a `Bundle`: every layout of files and folders in which people have these weights."""
 
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -42,7 +43,11 @@ def read(where: Where, unsafe_pickle: bool = False, choice: Choice = Choice()) -
     """Opens what is chosen of whatever is there, without loading a tensor. UserError: nothing there, or nothing of ours."""
     if isinstance(where, Mapping):
         where = Parts.from_table(where, Path(), "parts")
-    bundle = _named_parts(where, choice) if isinstance(where, Parts) else _at(locate(where), choice, unsafe_pickle)
+    try:
+        bundle = _named_parts(where, choice) if isinstance(where, Parts) else _at(locate(where), choice, unsafe_pickle)
+    except OSError as error:
+        raise UserError("model", f"{str(error.filename or where)[:200]} cannot be read ({error.strerror or error}); "
+                                 "allow reading it, or give another") from None
     parts = {name: part for name, part in bundle.parts.items() if name in choice.parts}
     if choice.variant and not any(variant_of(Path(part.source).name) == choice.variant for part in parts.values()):
         raise UserError("variant", f"{choice.variant!r} is in the name of no file here, as in model.{choice.variant}.safetensors;"
@@ -255,8 +260,8 @@ def _named_parts(paths: Parts, choice: Choice) -> Bundle:
 
 def _source(path: Path, part: str, choice: Choice) -> Bundle:
     """What lies at the path given for a part. UserError: not there, or another part."""
-    if not path.exists():
-        raise UserError(part, f"{path} does not exist; {WHERE[part][0]} takes {WHERE[part][1]}")
+    if not os.path.exists(path):
+        raise UserError(part, f"{str(path)[:200]} does not exist; {WHERE[part][0]} takes {WHERE[part][1]}")
     bundle = _one_file(_component(path, part, choice).path if path.is_dir() else path)
     if part not in bundle.parts:
         raise UserError(part, f"{path} holds {', '.join(bundle.parts)} instead; give {WHERE[part][1]}")
