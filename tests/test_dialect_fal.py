@@ -17,6 +17,7 @@ from sotediffusion.serve.storage.database import Database
 from sotediffusion.serve.storage.jobs import LOCAL, JobState
 from sotediffusion.serve.storage.store import JobStore, Limits
 from sotediffusion.serve.walls.admission import Bounds
+from sotediffusion.serve.webhooks.outbox import Outbox
 
 APP = "/fal-ai/stable-cascade/sote-diffusion"
 ASK = {"prompt": "1girl, cat ears", "image_size": {"width": 60, "height": 57}, "seed": 9, "first_stage_steps": 6}
@@ -196,6 +197,22 @@ def test_a_webhook_is_told_the_output_or_the_error_with_addresses_that_can_be_fo
         assert (told["status"], told["error"]) == ("ERROR", "Invalid status code: 499") and told["payload"]["detail"]
         for wrong in ("example.com/x", "ftp%3A%2F%2Fexample.com", "https%3A%2F%2Fann%3Apw%40example.com%2F", "https%3A%2F%2F%5B"):
             assert made.client.post(f"/fal/queue{APP}?fal_webhook={wrong}", json=ASK).status_code == 400
+
+
+def test_a_job_is_not_forgotten_before_its_webhook_is_told():
+    with quick_folder() as folder, site(folder, more={"receivers": ()}) as made:
+        hook = "?fal_webhook=https%3A%2F%2Fexample.com%2Fx"
+        queued = submit(made, hook)["request_id"]
+        made.hand.draw()
+        refusal = made.client.delete(f"/api/v1/jobs/{queued}")
+        assert refusal.status_code == 409 and "webhook is still to be told" in refusal.json()["error"]["message"]
+        with drawing(made):
+            run = made.client.post(f"{APP}{hook}", json=ASK | {"sync_mode": True}).headers["x-fal-request-id"]
+        outbox = Outbox(made.database)
+        due = outbox.take(10)
+        assert {delivery.job.id for delivery in due} == {queued, run} and all(delivery.job.pictures for delivery in due)
+        outbox.sent(queued)
+        assert made.client.delete(f"/api/v1/jobs/{queued}").status_code == 204
 
 
 def test_a_webhook_to_an_inner_address_is_refused_with_the_order_unless_its_host_is_allowed():

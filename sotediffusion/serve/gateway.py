@@ -43,7 +43,7 @@ class NoSuch(Exception):
 
 
 class StillLive(Exception):
-    """The job has not ended yet, which it must before this."""
+    """The job has not ended yet, or its webhook has not been told, which must be before this."""
 
 
 class Closing(Exception):
@@ -169,6 +169,8 @@ class Gateway:
         job = await self.job(owner, id)
         if not job.state.ended:
             raise StillLive(f"the job is {job.state}; cancel it first")
+        if await self.do(self.store.untold, id):
+            raise StillLive("the job's webhook is still to be told how it ended; forget it after that")
         await self.do(self.shelf.remove_job, id)
         await self.do(self.store.forget, [id])
         self.watch.nudge()

@@ -31,7 +31,7 @@ from sotediffusion.serve.doors.fal_replies import (
 )
 from sotediffusion.serve.doors.forms import read, schema
 from sotediffusion.serve.events import event_stream, sse
-from sotediffusion.serve.gateway import Ask, Gateway, NoSuch
+from sotediffusion.serve.gateway import Ask, Gateway, NoSuch, StillLive
 from sotediffusion.serve.storage.jobs import Job, JobState
 from sotediffusion.serve.walls.callers import Caller, needs
 from sotediffusion.serve.walls.problems import Problem, Trouble, json_object
@@ -149,9 +149,9 @@ class Doors:
             return None
 
     async def _forget_if_sync(self, caller: Caller, job: Job) -> None:
-        """With sync_mode the pictures are in the reply, and fal keeps none of them."""
+        """With sync_mode the pictures are in the reply, and fal keeps none of them. What a webhook is to be told stays."""
         if Memo.of(job).sync:
-            with suppress(NoSuch):
+            with suppress(NoSuch, StillLive):
                 await self.gateway.forget(caller.owner, job.id)
 
 

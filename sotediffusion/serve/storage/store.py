@@ -11,7 +11,7 @@ from sotediffusion.serve.storage.allowances import allowed, shortest
 from sotediffusion.serve.storage.database import Database
 from sotediffusion.serve.storage.jobs import Failure, Job, JobState, KeyReused, Progress, QueueFull, StoredPicture
 from sotediffusion.serve.storage.rows import locked, new_row, result_values, to_job
-from sotediffusion.serve.storage.schema import ENDED, QUEUED, RUNNING, SHELVED, deliveries, jobs, keys
+from sotediffusion.serve.storage.schema import ENDED, QUEUED, RUNNING, SHELVED, WAITING, deliveries, jobs, keys
 from sotediffusion.types import UserError
 
 Verdict = Literal["keep", "cancel", "lost"]
@@ -218,7 +218,7 @@ class JobStore:
 
         A key that has a retention of its own goes by that.
         """
-        untold = sa.select(deliveries.c.job).where(deliveries.c.job == jobs.c.id, deliveries.c.due.is_not(None)).exists()
+        untold = sa.select(deliveries.c.job).where(deliveries.c.job == jobs.c.id, WAITING).exists()
         with self.database.read() as connection:
             now = self.database.now(connection)
             own = sa.func.coalesce(keys.c.keep_s, retention_s)
@@ -227,8 +227,16 @@ class JobStore:
             query = query.where(ENDED, *over, jobs.c.favourites == 0, ~untold)
             return [to_job(row) for row in connection.execute(query.order_by(jobs.c.finished).limit(limit))]
 
+    def untold(self, id: str) -> bool:
+        """Whether a webhook is still to be told how this job ended."""
+        with self.database.read() as connection:
+            return connection.scalar(sa.select(deliveries.c.job).where(deliveries.c.job == id, WAITING)) is not None
+
     def forget(self, ids: Collection[str]) -> None:
-        """Remove ended jobs. Their files go first, so that a crash between the two leaves no file that nobody knows."""
+        """Remove ended jobs whose webhooks are told.
+
+        Their files go first, so that a crash between the two leaves no file that nobody knows.
+        """
         with self.database.write() as connection:
             connection.execute(deliveries.delete().where(deliveries.c.job.in_(list(ids))))
             connection.execute(jobs.delete().where(jobs.c.id.in_(list(ids)), ENDED))
