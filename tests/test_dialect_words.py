@@ -257,6 +257,14 @@ def test_a_model_is_found_by_title_name_file_and_hash(title):
     assert ask_a1111(override_settings={"sd_model_checkpoint": "other"}).model == "other"
 
 
+def test_a_styles_lora_tag_becomes_a_lora_too():
+    form = read(a1111_orders.DrawForm, {"prompt": "a", "styles": ["Ink", "Soft"]})
+    ink = {"name": "Ink", "prompt": "{prompt} <lora:ink:0.8>", "negative": ""}
+    styles = [ink, {"name": "Soft", "prompt": "soft", "negative": "hard"}]
+    ask = a1111_orders.ask_of(a1111_orders.styled(form, styles), MENU, "sote")
+    assert (ask.request.prompt, ask.request.negative) == ("a , soft", "hard") and ask.loras == (Lora("ink", 0.8),)
+
+
 def test_lora_tags_leave_the_prompt_and_become_loras():
     ask = ask_a1111(prompt="<lora:ink:0.8> 1girl, <lora:fine brush> cat ears <lora:wet:0.5:0.2>")
     assert ask.request.prompt == "1girl,  cat ears" and ask.loras == (Lora("ink", 0.8), Lora("fine brush", 1.0), Lora("wet", 0.5))

@@ -81,6 +81,7 @@ def test_prompts_as_text():
         p.chooseTag("1girl", Q, "best quality"), p.chooseTag("(a, best quality:1.2)", Q, "high quality"),
         p.tagsOf("(cat ears:1.2), a\\\\(b\\\\), [Z]"), p.written("school_(blue_archive)"), p.written("^_^"), p.wordAt("1girl, cat_e", 12).text,
         p.withStyles("1girl, ", [{ prompt: "{prompt}, ink" }, { prompt: "end" }, { prompt: "" }], "prompt"),
+        p.splitLoras("1girl, soft <lora:ink:0.8> <lora: a b >"), p.splitLoras("1girl, "),
       ]));"""  # noqa: E501
     script = WEB / "state" / "prompt-text.js"
     command = ["node", "--input-type=module", "--experimental-default-type=module", "-e", code, str(script)]
@@ -90,4 +91,6 @@ def test_prompts_as_text():
         "1girl, (cat ears:1.1), smile", "1girl, (cat ears:1.2), smile", "1girl, cat ears", "(a cat:1.1), ", None, None,
         "newest, high quality, 1girl", "newest, 1girl", "best quality, 1girl", "high quality, (a, best quality:1.2)",
         ["cat ears", "a(b)", "z"], "school \\(blue archive\\)", "^_^", "cat_e", "1girl, ink, end",
+        {"text": "1girl, soft", "loras": [{"name": "ink", "weight": 0.8}, {"name": "a b", "weight": 1}]},
+        {"text": "1girl, ", "loras": []},
     ]  # fmt: skip

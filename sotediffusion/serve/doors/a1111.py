@@ -110,8 +110,8 @@ class Doors:
         return await self.gateway.do(words.styles) if words else []
 
     async def _ask(self, form: DrawForm, http: Http) -> Ask:
-        ask = ask_of(form, self.gateway.menu, self.model, http.headers.get("idempotency-key"))
-        return replace(ask, request=styled(ask.request, form.styles, await self.styles())) if form.styles else ask
+        whole = styled(form, await self.styles()) if form.styles else form
+        return ask_of(whole, self.gateway.menu, self.model, http.headers.get("idempotency-key"))
 
     async def _draw(self, http: Http, caller: Caller, form: DrawForm, body: dict[str, Any], ask: Ask) -> Response:
         format = form.format

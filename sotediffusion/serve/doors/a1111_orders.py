@@ -7,7 +7,6 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from sotediffusion import __version__
@@ -92,16 +91,16 @@ def ask_of(form: DrawForm, menu: Menu, model: str, idempotency: str | None = Non
     return Ask(request, model_of(str(wanted), menu) if wanted else model, loras, ORIGIN, idempotency=idempotency)
 
 
-def styled(request: Request, names: Sequence[str], styles: Sequence[Mapping[str, str]]) -> Request:
-    """The order with the texts of these styles around its own. UserError: no such style."""
+def styled(form: DrawForm, styles: Sequence[Mapping[str, str]]) -> DrawForm:
+    """The form with the texts of its styles around its own, `<lora:...>` in them too. UserError: no such style."""
     known = {style["name"]: style for style in styles}
-    for name in names:
+    for name in form.styles or ():
         if name not in known:
             raise unknown("styles", name, known) if known else UserError("styles", "this server has none; leave them out")
         style = known[name]
-        prompt, negative = _around(style["prompt"], request.prompt), _around(style["negative"], request.negative)
-        request = replace(request, prompt=prompt, negative=negative)
-    return request
+        prompt, negative = _around(style["prompt"], form.prompt), _around(style["negative"], form.negative_prompt or "")
+        form = form.model_copy(update={"prompt": prompt, "negative_prompt": negative})
+    return form
 
 
 def _around(style: str, text: str) -> str:

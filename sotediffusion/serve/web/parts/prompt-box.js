@@ -4,7 +4,7 @@ import { get, post } from "../state/api.js";
 import { wildcards } from "../state/about.js";
 import { form, problem, spoken } from "../state/form.js";
 import { say } from "../state/notices.js";
-import { reweigh, wordAt, written } from "../state/prompt-text.js";
+import { reweigh, splitLoras, wordAt, written } from "../state/prompt-text.js";
 import { plural, short } from "../state/words.js";
 import { Problem } from "./fields.js";
 
@@ -59,7 +59,7 @@ function useTokens(name) {
   useEffect(() => {
     let stale = false;
     const timer = setTimeout(async () => {
-      const answer = await post("tokens", { text: spoken(name), model: form.model.value }).catch(() => null);
+      const answer = await post("tokens", { text: splitLoras(spoken(name)).text, model: form.model.value }).catch(() => null);
       if (!stale) setCount(answer);
     }, 250);
     return () => {

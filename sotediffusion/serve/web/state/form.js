@@ -2,7 +2,7 @@
 import { batch, computed, effect, signal } from "../vendor/ui.js";
 import { about, modelNamed, styles } from "./about.js";
 import { keep, recall } from "./kept.js";
-import { withStyles } from "./prompt-text.js";
+import { splitLoras, withStyles } from "./prompt-text.js";
 
 const NUMBERS = [
   "width", "height", "steps", "guidance", "decoder_steps", "decoder_guidance", "shift", "decoder_shift", "rescale",
@@ -77,9 +77,10 @@ export async function order(changes = {}) {
   const body = { model: form.model.value };
   for (const name of FIELDS) if (form[name].value !== null && form[name].value !== "") body[name] = form[name].value;
   Object.assign(body, changes);
-  body.prompt = spoken("prompt", changes.prompt ?? form.prompt.value ?? "");
+  const said = splitLoras(spoken("prompt", changes.prompt ?? form.prompt.value ?? ""));
+  body.prompt = said.text;
   body.negative = spoken("negative", changes.negative ?? form.negative.value ?? "");
-  const loras = form.loras.value.filter((lora) => lora.name && lora.weight);
+  const loras = [...form.loras.value, ...said.loras].filter((lora) => lora.name && lora.weight);
   if (loras.length) body.loras = loras;
   delete body.strength;
   if (init.value) Object.assign(body, { init: init.value.data, strength: changes.strength ?? form.strength.value });

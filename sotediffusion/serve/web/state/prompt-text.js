@@ -126,3 +126,11 @@ export function withStyles(prompt, styles, field) {
     return text.trim() ? `${text.trim().replace(/,$/, "")}, ${own}` : own;
   }, prompt);
 }
+
+// A prompt without its `<lora:name:weight>`, as A1111 writes them, and what they ask for.
+export function splitLoras(prompt) {
+  const loras = [...prompt.matchAll(LORA)].map(([, name, weight]) => ({ name: name.trim(), weight: weight?.trim() ? Number(weight) : 1 }));
+  return { text: loras.length ? prompt.replaceAll(LORA, "").trim() : prompt, loras };
+}
+
+const LORA = /<lora:([^:<>]+)(?::([^:<>]*))?(?::[^<>]*)?>/g;
