@@ -98,14 +98,17 @@ class Ends:
         self.code = -signal.SIGKILL
 
 
-def watched(place: Place, code: int | None, patience: Patience) -> tuple[Supervisor, list[float], list[float]]:
+def watched(
+    place: Place, code: int | None, patience: Patience = Patience(), **settings: Any
+) -> tuple[Supervisor, list[float], list[float]]:
     now, starts = [0.0], list[float]()
 
     def start(number: int) -> Any:
         starts.append(now[0])
         return Ends(code)
 
-    return Supervisor(place.told, place.store, patience, start, clock=lambda: now[0]), now, starts
+    told = replace(place.told, **settings)
+    return Supervisor(told, place.store, patience, start, clock=lambda: now[0]), now, starts
 
 
 def test_restarts_wait_twice_as_long_each_time_up_to_a_bound(tmp_path: Path) -> None:
@@ -120,7 +123,7 @@ def test_restarts_wait_twice_as_long_each_time_up_to_a_bound(tmp_path: Path) -> 
 
 
 def test_a_worker_that_takes_no_step_is_ended_and_one_that_waits_for_work_is_not(tmp_path: Path) -> None:
-    supervisor, now, starts = watched(Place(tmp_path), None, Patience(hung_s=10.0))
+    supervisor, now, starts = watched(Place(tmp_path), None, hung_s=10.0)
     supervisor.tick()
     child = supervisor.child
     assert child is not None
@@ -130,6 +133,12 @@ def test_a_worker_that_takes_no_step_is_ended_and_one_that_waits_for_work_is_not
         supervisor.tick()
         assert (supervisor.child is child) == (second <= 25)
     assert supervisor.trouble.endswith("SIGKILL): it took no step for 10 s")
+
+
+def test_a_step_may_take_longer_on_a_cpu_unless_the_operator_says_how_long(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    settings: list[dict[str, Any]] = [{"device": "cpu"}, {"device": "cuda"}, {"device": "cpu", "hung_s": 60.0}]
+    assert [watched(place, None, **said)[0].hung_s for said in settings] == [3600, 900, 60]
 
 
 def test_a_death_is_told_to_the_store_as_soon_as_it_answers_again_and_before_the_next_start(tmp_path: Path) -> None:

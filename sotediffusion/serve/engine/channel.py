@@ -26,6 +26,7 @@ class WorkerSettings:
     engine: EngineLimits = EngineLimits()
     drain: Literal["finish", "release"] = "finish"  # what becomes of running jobs when the worker is asked to end
     drain_s: float = 300.0  # after which what is not finished is released
+    hung_s: float | None = None  # without a step, after which it is ended as hung; None: longer on a CPU
     lease_s: float = 30.0
     beat_s: float = 0.25  # between two heartbeats
     poll_s: float = 0.25  # between two looks into the queue, when nobody wakes the worker

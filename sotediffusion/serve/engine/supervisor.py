@@ -22,6 +22,7 @@ from sotediffusion.serve.storage.jobs import StoreDown
 from sotediffusion.serve.storage.store import JobStore
 from sotediffusion.types import UserError
 
+HUNG_S = {"cpu": 3600.0}  # where nothing else is said; one forward of a full batch of large pictures takes long there
 STABLE_S = 60.0  # a worker that lived so long, or ended a job, was a good one: the next starts at once again
 
 
@@ -48,11 +49,10 @@ def spawn(number: int) -> Process:
 
 @dataclass(frozen=True)
 class Patience:
-    """How long the supervisor waits."""
+    """How long the supervisor waits before a restart."""
 
-    first_s: float = 0.5  # before the restart after a first death; doubled with every further one
+    first_s: float = 0.5  # after a first death; doubled with every further one
     most_s: float = 60.0
-    hung_s: float = 900.0  # without a step, or without getting ready, after which a worker counts as hung
 
 
 @dataclass
@@ -85,6 +85,11 @@ class Supervisor:
     due: float = float("-inf")  # when the next one starts, by the clock
     stopping: bool = False
     _unburied: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def hung_s(self) -> float:
+        """How long a worker may take for a step, or to get ready, before it counts as hung."""
+        return self.settings.hung_s or HUNG_S.get(self.settings.device, 900.0)
 
     @property
     def ready(self) -> bool:
@@ -147,8 +152,8 @@ class Supervisor:
         if now - child.started > STABLE_S and child.ready:
             self._good()
         code = child.process.poll()
-        if code is None and now - child.moved > self.patience.hung_s:
-            child.last_words = f"it took no step for {self.patience.hung_s:.0f} s"
+        if code is None and now - child.moved > self.hung_s:
+            child.last_words = f"it took no step for {self.hung_s:.0f} s"
             child.process.kill()
         elif code is not None:
             while (told := child.channel.hear(wait=False)) is not None:
