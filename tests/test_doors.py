@@ -15,6 +15,7 @@ from sotediffusion.serve.doors import fal_orders
 from sotediffusion.serve.menu import Menu
 from sotediffusion.serve.storage.database import Database
 from sotediffusion.serve.storage.jobs import LOCAL, Job, JobState
+from sotediffusion.serve.walls import callers
 from sotediffusion.serve.walls.callers import Doorkeeper, key_in
 from sotediffusion.serve.walls.certificates import self_signed
 from sotediffusion.serve.walls.duties import Duties
@@ -347,6 +348,17 @@ def test_a_certificate_is_made_once_kept_and_made_anew_for_other_names(tmp_path:
     context.verify_mode = ssl.CERT_REQUIRED
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(first, key)
+
+
+def test_the_first_key_is_asked_for_without_a_new_start_and_does_not_see_what_was_made_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(callers, "LOOK_S", 0.0)
+    with quick_folder() as folder, site(folder) as made:
+        id = made.submit()["id"]
+        headers = made.key()
+        assert made.client.get(f"/api/v1/jobs/{id}").status_code == 401
+        assert made.client.get("/api/v1/jobs", headers=headers).json()["jobs"] == []
 
 
 def test_where_no_keys_are_asked_for_everybody_is_the_local_owner(plain: Site) -> None:

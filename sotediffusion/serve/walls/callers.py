@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from sotediffusion.serve.walls.signing import Seal
 
 COOKIE = "sote_session"
 SESSION_S = 30 * 24 * 3600.0
+LOOK_S = 1.0  # between two looks for a first key
 
 
 @dataclass(frozen=True)
@@ -28,16 +30,18 @@ class Caller:
 
 @dataclass
 class Doorkeeper:
-    """Knows callers. With `asks` False everybody is the one local owner."""
+    """Knows callers. With `asks` False everybody is the one local owner, until the first key is made."""
 
     keys: KeyStore
     asks: bool
+    looked: float = float("-inf")  # when that was looked for
 
     def __post_init__(self) -> None:
         self._seal = Seal(self.keys.database, "cookies")
 
     def caller(self, authorization: str | None, cookie: str | None) -> Caller | None:
         """Who a request is from; None for nobody known. Blocks."""
+        self._look()
         if not self.asks:
             return Caller(LOCAL)
         if authorization is not None:
@@ -54,6 +58,13 @@ class Doorkeeper:
             return None
         expires, signature = self._seal.sign(key.id, SESSION_S)
         return f"{key.id}.{expires}.{signature}"
+
+    def _look(self) -> None:
+        """From the first key on, one is asked for; so it stays when the last is revoked."""
+        now = time.monotonic()
+        if not self.asks and now - self.looked >= LOOK_S:
+            self.looked = now
+            self.asks = bool(self.keys.all())
 
     def _owner_of(self, cookie: str) -> str | None:
         id, _, rest = cookie.partition(".")
@@ -77,8 +88,6 @@ def key_in(authorization: str) -> str:
 async def who(http: HTTPConnection) -> Caller | None:
     """The caller of a request, or None."""
     doorkeeper: Doorkeeper = http.app.state.doorkeeper
-    if not doorkeeper.asks:
-        return doorkeeper.caller(None, None)
     header, cookie = http.headers.get("authorization"), http.cookies.get(COOKIE)
     caller: Caller | None = await http.app.state.gateway.do(doorkeeper.caller, header, cookie)
     return caller
