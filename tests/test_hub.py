@@ -182,7 +182,38 @@ def test_a_revision_pins_the_repository_asked_for(server, tmp_path, revision):
     fetched = hub.download(DECODER, revision, tmp_path / "cache", server.address)
     assert [repository.commit for repository in fetched] == [COMMITS["v1"], COMMITS["main"]]
     assert cache.find(DECODER, revision, tmp_path / "cache") == fetched[0].path
-    assert cache.find(DECODER, None, tmp_path / "cache") is None
+    assert cache.locate(f"{DECODER}@{revision}", cache=tmp_path / "cache") == fetched[0].path
+
+
+def test_what_was_downloaded_at_a_revision_alone_is_the_model_of_that_id(server, tmp_path):
+    place = tmp_path / "cache"
+    (pin, _) = hub.download(DECODER, "v1", place, server.address)
+    assert cache.locate(DECODER, cache=place) == pin.path
+    (main, _) = hub.download(DECODER, None, place, server.address)
+    assert cache.locate(DECODER, cache=place) == main.path
+    assert cache.locate(f"{DECODER}@v1", cache=place) == pin.path
+    with pytest.raises(UserError, match=f"{DECODER}@v2 is not here; .*, or run `sote weights download {DECODER} --revision v2`"):
+        cache.locate(f"{DECODER}@v2", cache=place)
+
+
+def test_the_commands_take_an_id_with_its_revision(server, cascade, tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "download", partial(hub.download, endpoint=server.address, cache=tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    sote = CliRunner()
+    assert sote.invoke(group, ["download", DECODER, "--revision", "v1"]).exit_code == 0
+    found = json.loads(sote.invoke(group, ["inspect", f"{DECODER}@v1", "--json"]).output)
+    assert found["name"] == DECODER and any(COMMITS["v1"] in part["source"] for part in found["parts"])
+    quick, out = ["1girl", "--size", "64x64", "--steps", "1", "--decoder-steps", "1"], tmp_path / "a.png"
+    assert sote.invoke(generate, [*quick, "--model", f"{DECODER}@v1", "--out", str(out)]).exit_code == 0
+    assert sote.invoke(group, ["convert", f"{DECODER}@v1", str(tmp_path / "m"), "--to", "folder"]).exit_code == 0
+    assert same(store.open_cascade(tmp_path / "m"), cascade)
+
+
+def test_a_pipeline_fetches_the_revision_that_its_id_names(server, cascade, tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "download", partial(hub.download, endpoint=server.address))
+    pipe = StableCascadeDecoderPipeline.from_pretrained(f"{DECODER}@v1", cache_dir=tmp_path / "cache")
+    assert torch.equal(pipe.decoder.clip_mapper.weight, cascade.stage_b.clip_mapper.weight)
+    assert cache.find(DECODER, "main", tmp_path / "cache") is None
 
 
 @pytest.mark.parametrize(("id", "revision", "message"), [

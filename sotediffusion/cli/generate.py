@@ -61,7 +61,7 @@ SETTINGS = (
     click.option("--count", type=int, help="Pictures of each prompt.  [1]"),
 )
 MODEL = (
-    click.option("--model", help="A folder, a file, a hub id or `miniature`.  [that of --like, else miniature]"),
+    click.option("--model", help="A folder, a file, a hub ID, ID@REVISION or `miniature`.  [that of --like, else miniature]"),
     click.option("--stage-c", type=click.Path(path_type=Path), help="Stage C from a file of its own; likewise:"),
     *(click.option(f"--{part}", type=click.Path(path_type=Path))
       for part in ("stage-b", "stage-a", "text-encoder", "effnet", "previewer", "tokenizer")),

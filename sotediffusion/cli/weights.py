@@ -50,7 +50,7 @@ def _source(path: Path | None, parts: dict[str, Path | None]) -> Any:
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 def inspect(path: Path | None, as_json: bool, variant: str, lite: bool, **parts: Path | None) -> None:
     """Say what PATH holds: parts, kinds, sizes, licence, hashes. PATH is a file, a folder, a TOML of parts,
-    a downloaded hub id or `miniature`."""
+    a downloaded hub id, ID@REVISION or `miniature`."""
     import json
 
     from sotediffusion.weights.bundle import WHOLE
@@ -107,7 +107,7 @@ def convert(source: Path, target: Path, format: str, dtype: str | None, unsafe_p
 
 @group.command()
 @click.argument("id")
-@click.option("--revision", metavar="REV", help="A branch, a tag or a commit.  [main]")
+@click.option("--revision", metavar="REV", help="A branch, a tag or a commit; elsewhere it is named ID@REV.  [main]")
 @choice_options
 def download(id: str, revision: str | None, variant: str, lite: bool) -> None:
     """Fetch ID from the hub, and the prior or decoder that goes with it. Run it again to go on after a break."""

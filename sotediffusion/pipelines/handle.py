@@ -177,12 +177,14 @@ def _located(model: str, revision: str | None, cache: Path | None, choice: Choic
     from ..weights import cache as downloads
     from ..weights import hub
 
-    if os.path.exists(model) or model.count("/") != 1:
+    id, named = downloads.pinned(model)
+    revision = revision or named
+    if os.path.exists(model) or id.count("/") != 1:
         return downloads.locate(model, revision, cache)
     try:
-        return hub.download(model, revision, cache, choice=choice)[0].path
+        return hub.download(id, revision, cache, choice=choice)[0].path
     except UserError:
-        found = downloads.find(model, revision, cache)
+        found = downloads.find(id, revision, cache)
         if found is None:
             raise
         return found
