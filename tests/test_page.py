@@ -300,6 +300,31 @@ def test_a_grid_draws_all_its_pictures(enter):
     assert Image.open(saved.value.path()).width == 2 * 384
 
 
+def test_what_a_search_leaves_out_is_still_shown_when_it_is_drawn_and_looked_at_from_a_grid(enter):
+    page = enter(fresh=True)
+    sizes(page, count=3)
+    page.get_by_label("Search the prompts").fill("wolf")
+    page.get_by_label("Prompt", exact=True).fill("a fox")
+    page.get_by_role("button", name=re.compile("^Generate")).click()
+    drawn(page)
+    page.get_by_role("button", name="X/Y grid").click()
+    grid = page.get_by_role("dialog", name="X/Y grid")
+    grid.get_by_label("Values, across").fill("1")
+    grid.get_by_label("Down", exact=True).select_option("none")
+    grid.get_by_role("button", name="Draw 1 picture").click()
+    expect(grid.get_by_text("1 of 1 pictures")).to_be_visible()
+    grid.get_by_role("button", name="Look at it in full size").click()
+    expect(page.get_by_role("heading", name="Picture 1 of 1")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator(".tile")).to_have_count(0)
+    page.get_by_label("Search the prompts").fill("")
+    expect(page.locator(".tile")).to_have_count(4)
+    names = page.locator(".tile").evaluate_all("(tiles) => tiles.map((tile) => tile.dataset.name)")
+    page.locator(".tile-picture").nth(1).focus()
+    page.keyboard.press("Delete")  # goes on to the next one
+    assert page.evaluate("() => document.activeElement.closest('.tile').dataset.name") == names[2]
+
+
 def test_what_is_refused_is_said_beside_its_field(enter):
     page = enter()
     page.locator("#width").fill("100")

@@ -1,6 +1,6 @@
 // Two pictures over each other behind a slider, or side by side, and the settings in which they differ.
 import { html, useState } from "../vendor/ui.js";
-import { pictures } from "../state/jobs.js";
+import { seenPictures } from "../state/jobs.js";
 import { label } from "../state/words.js";
 import { Dialog } from "./dialog.js";
 import { Picture } from "./picture.js";
@@ -8,7 +8,7 @@ import { Picture } from "./picture.js";
 export function Compare({ names }) {
   const [cut, setCut] = useState(50);
   const [beside, setBeside] = useState(false);
-  const [left, right] = names.map((name) => pictures.value.find((one) => one.name === name));
+  const [left, right] = names.map((name) => seenPictures.value.find((one) => one.name === name));
   if (!left || !right) return null;
   return html`<${Dialog} kind="compare" title="Compare two pictures">
     <div class=${`compare-field ${beside ? "beside" : "over"}`} style=${{ "--cut": `${cut}%`, "--wide": left.width, "--high": left.height }}>

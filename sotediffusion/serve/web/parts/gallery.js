@@ -83,7 +83,7 @@ function keyed(event, list, all) {
     ArrowRight: () => go(at + 1), ArrowLeft: () => go(at - 1), ArrowDown: () => go(at + row), ArrowUp: () => go(at - row),
     Home: () => go(0), End: () => go(tiles.length - 1),
     f: () => favour(picture, !picture.favourite), m: () => tile.querySelector(".tile-mark").click(),
-    Delete: () => { go(at + 1) ?? go(at - 1); discard([picture]); },
+    Delete: () => { go(tiles[at + 1] ? at + 1 : at - 1); discard([picture]); },
     " ": null,
   };
   if (!keys[event.key]) return;

@@ -2,7 +2,7 @@
 import { html, useEffect, useRef } from "../vendor/ui.js";
 import { about } from "../state/about.js";
 import { begun, form, take, usual } from "../state/form.js";
-import { cancel, discard, favour, pictures } from "../state/jobs.js";
+import { cancel, discard, favour, seenPictures } from "../state/jobs.js";
 import { note } from "../state/notices.js";
 import { download, startFromPicture } from "../state/pictures.js";
 import { fraction, number, progressLine, seconds, size } from "../state/words.js";
@@ -101,7 +101,7 @@ function Shown({ picture }) {
 const spent = ({ started, finished }) => (started && finished ? seconds(finished - started) : "");
 
 function Siblings({ picture }) {
-  const all = pictures.value.filter((one) => one.job.id === picture.job.id);
+  const all = seenPictures.value.filter((one) => one.job.id === picture.job.id);
   if (all.length < 2) return null;
   return html`<div class="siblings" role="group" aria-label="Pictures of this order">
     ${all.map((one) => html`<button type="button" key=${one.name} aria-label=${`Seed ${one.seed}`} aria-pressed=${String(one.name === picture.name)} onClick=${() => show(one)}><${Picture} picture=${one} width=${256} alt="" loading="lazy" /></button>`)}

@@ -1,6 +1,6 @@
 // One picture in full size with all its settings; arrows go to its neighbours.
 import { html, useEffect, useState } from "../vendor/ui.js";
-import { favour, loadMore, pictures } from "../state/jobs.js";
+import { favour, loadMore, pictures, seenPictures } from "../state/jobs.js";
 import { note } from "../state/notices.js";
 import { label, number, size, valueWords, when } from "../state/words.js";
 import { open, show, shut } from "../state/view.js";
@@ -10,13 +10,14 @@ import { Picture } from "./picture.js";
 import { Actions } from "./stage.js";
 
 export function Viewer({ name }) {
-  const all = pictures.value;
+  const listed = pictures.value.some((one) => one.name === name);
+  const all = listed ? pictures.value : seenPictures.value.filter((one) => one.name === name); // by itself: a cell of a grid, say
   const at = all.findIndex((one) => one.name === name);
   const [whole, setWhole] = useState(true);
   const go = (by) => all[at + by] && (setWhole(true), open({ kind: "viewer", name: all[at + by].name }));
   useEffect(() => {
     if (at < 0) shut();
-    if (at > all.length - 4) loadMore();
+    if (listed && at > all.length - 4) loadMore();
   }, [at]);
   if (at < 0) return null;
   const picture = all[at];

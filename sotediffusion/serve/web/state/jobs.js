@@ -9,7 +9,8 @@ const PAGE = 40;
 
 export const live = signal(new Map()); // queued and running, by id
 export const failed = signal([]); // ended without pictures, until dismissed
-export const gallery = signal([]); // jobs with pictures, the latest first
+export const gallery = signal([]); // jobs with pictures, the latest first, as far as they are loaded and searched for
+export const seen = signal(new Map()); // all jobs with pictures that were told of, by id, whatever the gallery shows now
 export const more = signal(null); // where the gallery goes on
 export const loading = signal(false);
 export const search = signal("");
@@ -22,10 +23,19 @@ export const queue = computed(() =>
   [...live.value.values()].sort((a, b) => (a.state === "running" ? -1 : a.position ?? 1e9) - (b.state === "running" ? -1 : b.position ?? 1e9) || a.created - b.created),
 );
 export const running = computed(() => queue.value.find((job) => job.state === "running") || null);
-export const pictures = computed(() =>
-  gallery.value.flatMap((job) => (job.pictures || []).map((picture) => ({ ...picture, job })))
-    .filter((picture) => !hidden.value.has(picture.name) && (!favouritesOnly.value || picture.favourite)),
-);
+export const pictures = computed(() => picturesOf(gallery.value).filter((picture) => !favouritesOnly.value || picture.favourite));
+export const seenPictures = computed(() => picturesOf([...seen.value.values()]));
+
+function picturesOf(jobs) {
+  const all = jobs.flatMap((job) => (job.pictures || []).map((picture) => ({ ...picture, job })));
+  return all.filter((picture) => !hidden.value.has(picture.name));
+}
+
+export function remember(jobs) {
+  const now = new Map(seen.value);
+  for (const job of jobs) job.pictures?.length ? now.set(job.id, job) : now.delete(job.id);
+  seen.value = now;
+}
 
 export const finished = new EventTarget(); // tells "job" when one of this page ended
 
@@ -61,6 +71,7 @@ export async function reload() {
   try {
     const { jobs, next } = await get(`jobs?${query()}`);
     batch(() => {
+      remember(jobs);
       gallery.value = jobs.filter((job) => job.pictures?.length);
       more.value = next;
     });
@@ -77,6 +88,7 @@ export async function loadMore() {
     const { jobs, next } = await get(`jobs?${query()}&before=${more.value}`);
     const here = new Set(gallery.value.map((job) => job.id));
     batch(() => {
+      remember(jobs);
       gallery.value = [...gallery.value, ...jobs.filter((job) => job.pictures?.length && !here.has(job.id))];
       more.value = next;
     });
@@ -95,7 +107,7 @@ function query() {
 
 // A job as it is now. Old news is dropped; the end of one is told.
 function arrived(job) {
-  const known = live.value.get(job.id) || gallery.value.find((one) => one.id === job.id);
+  const known = live.value.get(job.id) || seen.value.get(job.id);
   if (known && known.version > job.version) return;
   batch(() => {
     const now = new Map(live.value);
@@ -108,6 +120,7 @@ function arrived(job) {
 }
 
 function ended(job, known) {
+  remember([job]);
   const at = gallery.value.findIndex((one) => one.id === job.id);
   if (at >= 0) gallery.value = job.pictures?.length ? gallery.value.with(at, job) : gallery.value.toSpliced(at, 1);
   else if (job.pictures?.length && wanted(job)) gallery.value = [job, ...gallery.value].sort((a, b) => b.created - a.created);
@@ -135,6 +148,7 @@ function forget(id) {
     const now = new Map(live.value);
     now.delete(id);
     live.value = now;
+    remember([{ id }]);
     gallery.value = gallery.value.filter((job) => job.id !== id);
     failed.value = failed.value.filter((job) => job.id !== id);
   });
@@ -186,7 +200,10 @@ export const favour = (picture, favourite) =>
   act(async () => replaced(await put(`jobs/${picture.job.id}/favourite`, { picture: picture.name, favourite })));
 
 function replaced(job) {
-  gallery.value = gallery.value.map((one) => (one.id === job.id ? job : one));
+  batch(() => {
+    remember([job]);
+    gallery.value = gallery.value.map((one) => (one.id === job.id ? job : one));
+  });
 }
 
 // Pictures go from sight at once and from the server when the note that offers to take it back has gone.
@@ -204,7 +221,7 @@ export function discard(chosen) {
 async function deleteAll(chosen) {
   const names = new Set(chosen.map((picture) => picture.name));
   for (const job of new Set(chosen.map((picture) => picture.job))) {
-    const now = gallery.value.find((one) => one.id === job.id) || job;
+    const now = seen.value.get(job.id) || job;
     const going = now.pictures.filter((picture) => names.has(picture.name));
     if (going.length === now.pictures.length) {
       await remove(`jobs/${job.id}`);

@@ -1,6 +1,6 @@
 // What is looked at: the picture on the stage, dialogs, the room that a phone shows, light or dark.
 import { computed, signal } from "../vendor/ui.js";
-import { pictures, queue } from "./jobs.js";
+import { pictures, queue, seenPictures } from "./jobs.js";
 import { keep, recall } from "./kept.js";
 
 export const view = {
@@ -17,12 +17,12 @@ export const view = {
 export const stage = computed(() => {
   const { shown, following } = view;
   if (shown.value) {
-    const picture = pictures.value.find((one) => one.name === shown.value);
+    const picture = seenPictures.value.find((one) => one.name === shown.value);
     if (picture) return { picture };
   }
   const live = queue.value.find((job) => job.state === "running") || queue.value.find((job) => job.id === following.value);
   if (live) return { job: live };
-  const latest = pictures.value.find((one) => one.job.id === following.value) || pictures.value[0];
+  const latest = seenPictures.value.find((one) => one.job.id === following.value) || pictures.value[0];
   return latest ? { picture: latest } : null;
 });
 

@@ -3,7 +3,7 @@ import { computed, signal } from "../vendor/ui.js";
 import { about } from "./about.js";
 import { get } from "./api.js";
 import { form } from "./form.js";
-import { gallery, live, refused, submit } from "./jobs.js";
+import { live, refused, remember, seen, submit } from "./jobs.js";
 import { keep, recall } from "./kept.js";
 import { note } from "./notices.js";
 import { LABELS, valueWords } from "./words.js";
@@ -108,21 +108,18 @@ async function patient(changes) {
 export const forgetGrid = (id) => kept(grids.value.filter((grid) => grid.id !== id));
 
 // Each cell: { job } while it is made, { picture } when it is there.
-export const cells = (grid) => computed(() => {
-  const done = new Map([...fetched.value, ...gallery.value.map((job) => [job.id, job])]);
-  return grid.jobs.map((line) => line.map((id) => {
-    const job = done.get(id);
-    return job?.pictures?.length ? { picture: { ...job.pictures[0], job } } : { job: live.value.get(id) || null, id };
-  }));
-});
+export const cells = (grid) => computed(() =>
+  grid.jobs.map((line) => line.map((id) => {
+    const job = seen.value.get(id);
+    return job ? { picture: { ...job.pictures[0], job } } : { job: live.value.get(id) || null, id };
+  })),
+);
 
-const fetched = signal(new Map()); // jobs of grids that the gallery has not come to
-
+// Jobs of a grid that the gallery has not come to.
 export async function fetchCells(grid) {
-  const here = new Set([...live.value.keys(), ...gallery.value.map((job) => job.id), ...fetched.value.keys()]);
-  const missing = grid.jobs.flat().filter((id) => id && !here.has(id));
+  const missing = grid.jobs.flat().filter((id) => id && !live.value.has(id) && !seen.value.has(id));
   const jobs = await Promise.all(missing.map((id) => get(`jobs/${id}`).catch(() => ({ id }))));
-  if (jobs.length) fetched.value = new Map([...fetched.value, ...jobs.map((job) => [job.id, job])]);
+  if (jobs.length) remember(jobs);
 }
 
 export const valueName = (field, value) => (field === "none" ? "" : valueWords(field, value));
