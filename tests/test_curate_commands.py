@@ -102,3 +102,10 @@ def test_a_review_is_written_and_what_was_decided_on_it_counts_in_the_next_run(p
 def test_the_report_says_which_files_were_passed_over(place, tmp_path):
     sote("curate", "report", place / "cat", "--out", tmp_path / "report.html")
     assert "2, by name no pictures: 2 .part" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("command", ["report", "review"])
+def test_no_picture_is_opened_in_the_process_that_writes_a_page(place, tmp_path, monkeypatch, command):
+    monkeypatch.setattr("sotediffusion.curate.scan.sources.PictureSource.decode", None)
+    sote("curate", command, place / "cat", "--out", tmp_path / "page.html", *(["--all"] if command == "review" else []))
+    assert "data:image/webp" in (tmp_path / "page.html").read_text()

@@ -15,6 +15,7 @@ from sotediffusion.curate.compose.step import ComposeSettings
 from sotediffusion.curate.report import plots
 from sotediffusion.curate.report.explain import find, story
 from sotediffusion.curate.report.page import ReportSettings, gather, render
+from sotediffusion.curate.report.samples import dropped
 from sotediffusion.curate.report.stats import Catalogue
 from sotediffusion.curate.report.thumbnails import Thumbnails
 from sotediffusion.types import UserError
@@ -114,6 +115,39 @@ def test_pictures_that_no_tagger_saw_are_named_and_not_shown_unless_one_vouches(
         }.items()
     }
     assert shown["nobody"] == shown["refused"] == shown["vouched"] - 1
+
+
+def opened_of(rows: pa.Table, vouch=None) -> set[str]:
+    """What a page of these rows opened, and showed or asked about."""
+    opened: set[str] = set()
+    seeing = Thumbnails(lambda path: opened.add(path) or see(path), vouch)
+    gather(Catalogue(rows, threads=1), seeing, ComposeSettings(), RulesSettings(), ReportSettings())
+    return opened
+
+
+def test_a_copy_that_was_left_out_before_tagging_is_shown_only_where_one_vouches_for_it():
+    assert "set/0.png" in opened_of(table()) and "set/5.png" not in opened_of(table())
+    asked: list[str] = []
+    assert "set/5.png" in opened_of(table(), lambda path, pixels: asked.append(path) or True) and "set/5.png" in asked
+    assert "20 x 30, distance 3" in page(table()), "it is named all the same"
+
+
+def test_what_the_scan_put_aside_is_named_and_never_opened():
+    rows = [left_out(9, "scan", "kills the decoder"), left_out(10, "scan", "bomb: 900000 x 900000")]
+    rows = pa.concat_tables([table(), pa.Table.from_pylist(rows, table().schema)])
+    opened = opened_of(rows, lambda path, pixels: True)
+    assert "set/6.png" in opened and not opened & {"set/7.png", "set/9.png", "set/10.png"}
+    assert all(name in page(rows) for name in ("set/7.png", "set/9.png", "set/10.png"))
+
+
+def test_what_dedupe_left_out_without_a_group_is_shown_with_its_reason():
+    rows = [left_out(9, "dedupe", "in the reference set: elsewhere/old.png"), left_out(10, "dedupe", "truncated: at half")]
+    rows = pa.concat_tables([table(), pa.Table.from_pylist(rows, table().schema)])
+    assert {"set/9.png", "set/10.png"} <= opened_of(rows, lambda path, pixels: True)
+    sheets = dropped(Catalogue(rows, threads=1), 10, Thumbnails(see, lambda path, pixels: True))
+    assert {sheet.title: sheet.shown[0].note for sheet in sheets if sheet.title != "too small"} == {
+        "in the reference set": "elsewhere/old.png", "truncated": "at half", "unreadable": EVIL,
+    }  # fmt: skip
 
 
 def test_ratings_that_not_everybody_wants_to_see_are_veiled(report):

@@ -43,19 +43,28 @@ def command(
         return
     wanted = report.ReportSettings(
         title or Path(catalogue).absolute().name,
-        about={"version": chosen.name, "made": chosen.created, "source": chosen.settings["source"],
-               **chosen.settings.get("notes", {})},  # fmt: skip
+        about={
+            "version": chosen.name,
+            "made": chosen.created,
+            "source": chosen.settings["source"],
+            **chosen.settings.get("notes", {}),
+        },  # fmt: skip
     )
-    thumbnails = report.Thumbnails(_opener(source or chosen.settings["source"]), voucher_of(rows, settings["tag"], models))
+    see = opener(source or chosen.settings["source"], settings["run"].memory_gib)
+    thumbnails = report.Thumbnails(see, voucher_of(rows, settings["tag"], models))
     page = report.render(report.gather(rows, thumbnails, settings["compose"], settings["rules"], wanted))
     write_whole(out, page.encode("utf-8"))
     click.echo(f"{out} ({len(page) / 2**20:.1f} MiB)")
 
 
-def _opener(source: str) -> Any:
+def opener(source: str, memory_gib: float) -> Any:
+    """How a page opens its pictures: in a process apart and under a run's limit, as some harm the one they are opened in."""
+    import numpy as np
+
+    from sotediffusion.curate.engine.guarded import Guarded
     from sotediffusion.curate.scan.sources import open_source
 
-    return open_source(source).decode
+    return Guarded(open_source(source), int(memory_gib * 2**30), np.asarray).decode
 
 
 def voucher_of(rows: Any, settings: Any, models: Path | None) -> Any:

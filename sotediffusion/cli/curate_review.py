@@ -34,7 +34,7 @@ def command(catalogue: str, out: Path | None, verdicts_file: Path | None, **opti
 
 
 def _write(catalogue: str, out: Path, source: str | None, models: Path | None, everything: bool) -> None:
-    from sotediffusion.cli.curate_report import voucher_of
+    from sotediffusion.cli.curate_report import opener, voucher_of
     from sotediffusion.curate.catalogue import find_version, read
     from sotediffusion.curate.dedupe.review import groups_of, undecided, write_page
     from sotediffusion.curate.dedupe.verdicts import Verdicts, held
@@ -42,7 +42,6 @@ def _write(catalogue: str, out: Path, source: str | None, models: Path | None, e
     from sotediffusion.curate.pipeline import resolve, sections
     from sotediffusion.curate.report.stats import Catalogue
     from sotediffusion.curate.report.thumbnails import Thumbnails
-    from sotediffusion.curate.scan.sources import open_source
 
     chosen = find_version(Store(catalogue))
     dataset = read(catalogue)
@@ -54,8 +53,8 @@ def _write(catalogue: str, out: Path, source: str | None, models: Path | None, e
     verdicts = Verdicts() if everything else held(Store(catalogue))
     groups = undecided(groups_of(rows, rows), verdicts)
     settings = resolve({name: table for name, table in chosen.settings.items() if name in sections()})
-    opened = open_source(source or chosen.settings["source"])
-    count = write_page(out, groups, Thumbnails(opened.decode, voucher_of(Catalogue(dataset), settings["tag"], models)))
+    see = opener(source or chosen.settings["source"], settings["run"].memory_gib)
+    count = write_page(out, groups, Thumbnails(see, voucher_of(Catalogue(dataset), settings["tag"], models)))
     click.echo(f"{out}: {count} of {len(groups)} undecided groups; open it in a browser, then give what it downloads to --apply")
 
 

@@ -37,25 +37,30 @@ def sheets(catalogue: Catalogue, column: str, names: Sequence[str], each: int, t
         f'FROM pictures WHERE "{column}" IS NOT NULL AND path IS NOT NULL GROUP BY 1'
     )
     made = {
-        name: Sheet(name, count, tuple(_shown(one, one["path"], thumbnail(one["path"], True)) for one in some))
+        name: Sheet(name, count, tuple(_shown(one, one["path"], thumbnail(one["path"], one["seen"])) for one in some))
         for name, count, some in found if name in names
     }  # fmt: skip
     return tuple(made[name] for name in names if name in made)
 
 
 def dropped(catalogue: Catalogue, each: int, thumbnail: Thumbnail) -> tuple[Sheet, ...]:
-    """A sheet for each reason; duplicates have their own section, and the policy's have none."""
+    """A sheet for each reason; groups of duplicates have their own section, and the policy's have none.
+
+    What the scan put aside is named and never opened again: its files are those that harm who opens them.
+    """
     if not catalogue.has("reason", "path", "sha256"):
         return ()
-    apart = " AND drop_dedupe IS NULL" if catalogue.has("drop_dedupe") else ""
+    apart = ' AND (drop_dedupe IS NULL OR "group" IS NULL)' if catalogue.has("drop_dedupe", "group") else ""
     found = catalogue.ask(
         f"SELECT split_part(reason, ':', 1), count(*) AS count, min_by({_picture(catalogue)}, coalesce(sha256, path), {each}) "
         f"FROM known WHERE dropped AND path IS NOT NULL{apart} GROUP BY 1 ORDER BY count DESC, 1"
     )
-    return tuple(
-        Sheet(why, count, tuple(_shown(one, _detail(one), thumbnail(one["path"], one["seen"])) for one in some))
-        for why, count, some in found
-    )
+    return tuple(Sheet(why, count, tuple(_left_out(one, thumbnail) for one in some)) for why, count, some in found)
+
+
+def _left_out(one: dict[str, Any], thumbnail: Thumbnail) -> Shown:
+    image = thumbnail(one["path"], one["seen"]) if one["opens"] else None
+    return _shown(one, str(one["reason"]).partition(":")[2].strip(), image)
 
 
 def grouped(catalogue: Catalogue) -> int:
@@ -74,8 +79,9 @@ def groups(catalogue: Catalogue, most: int, thumbnail: Thumbnail) -> tuple[tuple
         return ()
     tagged = 'bool_or(row = "group" AND tag_ids IS NOT NULL)' if catalogue.has("tag_ids") else "true"
     member = 'path := path, own := row = "group", distance := distance, width := width, height := height'
+    more = f"rating := {_rating(catalogue)}, seen := {_seen(catalogue)}"
     found = catalogue.ask(
-        f'SELECT array_agg(struct_pack({member}, rating := {_rating(catalogue)}) ORDER BY row <> "group", distance, row) '
+        f'SELECT array_agg(struct_pack({member}, {more}) ORDER BY row <> "group", distance, row) '
         'FROM known WHERE "group" IS NOT NULL AND path IS NOT NULL GROUP BY "group" '
         f'HAVING count(*) > 1 AND bool_or(row = "group") AND {tagged} ORDER BY count(*) DESC, "group" LIMIT {most}'
     )
@@ -85,22 +91,24 @@ def groups(catalogue: Catalogue, most: int, thumbnail: Thumbnail) -> tuple[tuple
 def _member(one: dict[str, Any], keeper: dict[str, Any], thumbnail: Thumbnail) -> Shown:
     size = f"{one['width']} x {one['height']}"
     note = f"kept, {size}" if one["own"] else f"{size}, distance {one['distance']}"
-    return _shown(one | {"rating": keeper["rating"]}, note, thumbnail(one["path"], True))
+    return _shown(one | {"rating": keeper["rating"]}, note, thumbnail(one["path"], one["seen"]))
 
 
 def _shown(one: dict[str, Any], note: str, image: str | None) -> Shown:
     return Shown(one["path"], note, image, one["rating"] in BLURRED)
 
 
-def _detail(one: dict[str, Any]) -> str:
-    return str(one["reason"]).partition(":")[2].strip()
-
-
 def _picture(catalogue: Catalogue) -> str:
-    """What a sheet needs of a picture, as SQL; `seen` is whether a tagger has looked at it, or none ever does."""
-    seen = "tag_ids IS NOT NULL" if catalogue.has("tag_ids") else "true"
+    """What a sheet needs of a picture, as SQL."""
     reason = "reason" if catalogue.has("reason") else "NULL"
-    return f"struct_pack(path := path, rating := {_rating(catalogue)}, reason := {reason}, seen := {seen})"
+    opens = "drop_scan IS NULL" if catalogue.has("drop_scan") else "true"
+    facts = f"rating := {_rating(catalogue)}, reason := {reason}, seen := {_seen(catalogue)}, opens := {opens}"
+    return f"struct_pack(path := path, {facts})"
+
+
+def _seen(catalogue: Catalogue) -> str:
+    """Whether a tagger has looked at a picture, or none ever does, as SQL."""
+    return "tag_ids IS NOT NULL" if catalogue.has("tag_ids") else "true"
 
 
 def _rating(catalogue: Catalogue) -> str:
