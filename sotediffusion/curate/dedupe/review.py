@@ -44,7 +44,7 @@ def _doubt(group: Group) -> tuple[bool, int]:
 
 
 def undecided(groups: Iterable[Group], verdicts: Verdicts) -> list[Group]:
-    """Those that hold a pair nobody has spoken of yet."""
+    """Those that hold a pair nobody has spoken of yet; about copies of a reference set there is nothing to decide."""
     known = verdicts.same | verdicts.different
     return [group for group in groups if "sha256" in group["keep"] and any(
         item["sha256"] != group["keep"]["sha256"] and pair(group["keep"]["sha256"], item["sha256"]) not in known
@@ -97,19 +97,16 @@ def _section(number: int, group: Group, thumbnails: Thumbnails) -> str:
 
 
 def _card(number: int, item: dict[str, Any], why: str, thumbnails: Thumbnails) -> str:
-    sha = item.get("sha256")
-    facts = f"{item['width']} x {item['height']}, {item['format']}, {_size(item['bytes'])}" if sha else "elsewhere"
+    sha = item["sha256"]
+    facts = f"{item['width']} x {item['height']}, {item['format']}, {_size(item['bytes'])}"
     far = f", {item['distance']} bits" if item.get("distance") is not None and why != "kept" else ""
-    choice = ""
-    if sha:
-        name = f"g{number}-{sha[:16]}"
-        choice = (
-            f'<label><input type="radio" name="g{number}"{" checked" if why == "kept" else ""}> keep this one</label>'
-            f'<label class="same"><input type="checkbox" name="{name}"{"" if why.startswith("looks") else " checked"}> '
-            "the same picture as the kept one</label>"
-        )
+    choice = (
+        f'<label><input type="radio" name="g{number}"{" checked" if why == "kept" else ""}> keep this one</label>'
+        f'<label class="same"><input type="checkbox" name="g{number}-{sha[:16]}"{"" if why.startswith("looks") else " checked"}> '
+        "the same picture as the kept one</label>"
+    )
     return (
-        f'<figure{f" data-sha={chr(34)}{escape(sha)}{chr(34)}" if sha else ""}{" data-kept" if why == "kept" else ""}>'
+        f'<figure data-sha="{escape(sha)}"{" data-kept" if why == "kept" else ""}>'
         f'{_thumbnail(item, thumbnails)}<figcaption><b>{escape(why)}{far}</b><span class="path">{shown(item["path"])}</span>'
         f"<span>{escape(facts)}</span>{choice}</figcaption></figure>"
     )
@@ -125,8 +122,6 @@ def _size(size: int) -> str:
 
 
 def _thumbnail(item: dict[str, Any], thumbnails: Thumbnails) -> str:
-    if "sha256" not in item:
-        return '<div class="none">in the reference set</div>'
     picture = thumbnails(item["path"], item.get("vouched", False))
     return f'<img alt="" loading="lazy" src="{picture}">' if picture else '<div class="none">not shown</div>'
 
