@@ -15,6 +15,7 @@ from sotediffusion.cli.curate_explain import _tag_names
 from sotediffusion.curate import catalogue, pipeline
 from sotediffusion.curate.again import forget_errors
 from sotediffusion.curate.engine.store import Store
+from sotediffusion.types import UserError
 
 
 class Ask(Logged):
@@ -164,6 +165,30 @@ def test_a_run_asks_the_server_again_about_pictures_that_it_had_no_answer_for(tm
         version, _ = run(tmp_path, url, **{"text.endpoint.concurrency": 1})
     assert sum(chat.asked.values()) == 4 and version is not None
     assert {row["caption"][-1]["tags"][0] for row in by_path(tmp_path).values()} == {'The text says "hi"'}
+
+
+KEYED = "s3://KEY:SEC/RET@bucket/x"
+
+
+@pytest.mark.parametrize(("field", "setting"), [
+    ("text.endpoint.url", 'text.endpoint.url="https://u:SEC@h/v1"'), ("prose.endpoint.url", 'prose.endpoint.url="http://h/?k=SEC"'),
+    ("dedupe.reference", f'dedupe.reference=["{KEYED}"]'),
+])  # fmt: skip
+def test_an_address_with_a_key_in_it_is_refused_even_where_nobody_asks_it_as_settings_are_written_down(tmp_path, field, setting):
+    given = read_preset("card", ('text.backend="none"', setting))
+    skip = ("score", "tag", "dedupe", "text", "prose")
+    with pytest.raises(UserError, match=f"^{field}: ") as said:
+        pipeline.run(pipeline.Order(str(tmp_path), str(tmp_path / "cat"), given, tmp_path, 1, skip), lambda progress: None)
+    assert "SEC" not in str(said.value) and not (tmp_path / "cat").exists()
+
+
+@pytest.mark.parametrize("place", [KEYED, "s3://KEY:SEC@bucket/x"])
+def test_a_catalogues_place_with_a_key_in_it_is_refused(tmp_path, place):
+    order = pipeline.Order(str(tmp_path), place, read_preset("miniature", ()), tmp_path, 1)
+    with pytest.raises(UserError, match=r"^out: s3://\*\*\*@bucket/x has a key in it") as said:
+        pipeline.run(order, lambda progress: None)
+    assert "SEC" not in str(said.value)
+    assert Store("s3://bucket:8000/a@b").place == "s3://bucket:8000/a@b", "a port is no key"
 
 
 def test_a_picture_that_is_refused_later_leaves_no_words_in_the_journal_and_no_former_row(tmp_path):

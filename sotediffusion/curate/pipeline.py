@@ -201,9 +201,15 @@ def resolve(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def check(settings: Mapping[str, Any]) -> None:
     """UserError for what no run may be given, whatever it skips; asked before anything is opened or written."""
+    from sotediffusion.curate.engine.shelves import refuse_keys
     from sotediffusion.curate.tag.step import check_floor
+    from sotediffusion.curate.text.endpoint import check_endpoint
 
     check_floor(settings["tag"].floor)
+    for name in ("text", "prose"):  # used or not, they are written down with the rest
+        check_endpoint(settings[name].endpoint, f"{name}.endpoint")
+    for place in settings["dedupe"].reference:
+        refuse_keys("dedupe.reference", place)
 
 
 def chain(settings: Mapping[str, Any], places: Places, skip: Collection[str] = ()) -> list[Step]:
@@ -244,7 +250,7 @@ def run(order: Order, report: Callable[[Progress], None],
     """
     from sotediffusion.curate.dedupe.looked import forget_failures, forget_looked
     from sotediffusion.curate.inference.hashes import check_models
-    from sotediffusion.curate.scan.sources import masked, open_source, passed_over, whole
+    from sotediffusion.curate.scan.sources import open_source, passed_over, whole
     from sotediffusion.curate.text.journal import forget
 
     check(order.settings)
@@ -261,7 +267,7 @@ def run(order: Order, report: Callable[[Progress], None],
         runs_on = _tagger_runs_on(order, steps)
         if runs_on:
             say(f"the tagger runs on {runs_on}; tag.provider={order.settings['tag'].provider}")
-        told = {"source": masked(whole(order.source)), "skip": list(order.skip), **_taglist(steps), **plain(dict(order.settings))}
+        told = {"source": whole(order.source), "skip": list(order.skip), **_taglist(steps), **plain(dict(order.settings))}
         store.write(SETTINGS, to_toml(told).encode())
         with _executor(order, store, source) as executor:
             runner = Runner(store, steps, executor, report)

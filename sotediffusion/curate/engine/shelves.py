@@ -181,8 +181,16 @@ def _nanoseconds(about: dict[str, Any]) -> int:
 
 
 def masked(place: str) -> str:
-    """A URL without the password or key that somebody put in it."""
-    return re.sub(r"//[^/@]*@", "//***@", place)
+    """A URL without the password or key that somebody put in it; a key may have slashes, a port is none."""
+    return re.sub(r"//[^/@]*(?::(?!\d+/)[^@]*)?@", "//***@", place)
+
+
+def refuse_keys(field: str, place: str) -> None:
+    """UserError for a URL with a key in it: places are written down, and said in many sentences."""
+    if masked(place) != place:
+        raise UserError(
+            field, f"{masked(place)} has a key in it; put keys into the environment, as the store's own tools read them"
+        )
 
 
 def shown_name(name: str) -> str:

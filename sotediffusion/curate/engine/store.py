@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.ipc as ipc
 
-from sotediffusion.curate.engine.shelves import reached
+from sotediffusion.curate.engine.shelves import reached, refuse_keys
 from sotediffusion.pictures.files import beside, sync_folder
 from sotediffusion.types import UserError
 
@@ -24,7 +24,9 @@ class Store:
     """
 
     def __init__(self, place: str | Path):
+        """UserError for a URL with a key in it."""
         self.place = str(place)
+        refuse_keys("out", self.place)
         self.remote = SCHEME in self.place and not self.place.startswith("file" + SCHEME)
         self.root = self.place if self.remote else os.path.abspath(self.place.removeprefix("file" + SCHEME))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sotediffusion.config import to_toml
-from sotediffusion.curate.engine.shelves import Folder, masked, raw_name
+from sotediffusion.curate.engine.shelves import Folder, raw_name
 from sotediffusion.curate.engine.store import Store
 from sotediffusion.curate.exports.entries import SUFFIXES, Done, Entry, ExportSettings, contents, groups_of
 from sotediffusion.curate.exports.places import claim
@@ -57,7 +57,7 @@ def export_kohya(some: Iterable[Entry], source: PictureSource, out: str | Path, 
 def _folder_here(out: str | Path) -> Path:
     store = Store(out)
     if store.remote:
-        raise UserError("out", f"{masked(store.place)} is no folder of this machine, and kohya's scripts read nothing else; "
+        raise UserError("out", f"{store.place} is no folder of this machine, and kohya's scripts read nothing else; "
                                "name a folder, or take --form webdataset")  # fmt: skip
     return Path(store.root)
 

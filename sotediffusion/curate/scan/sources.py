@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from sotediffusion.curate.engine.shelves import Folder, Item, Shelf, Store, file_system, masked, or_error
+from sotediffusion.curate.engine.shelves import Folder, Item, Shelf, Store, file_system, or_error, refuse_keys
 from sotediffusion.curate.step import LISTING
 from sotediffusion.pictures.headers import Limits
 from sotediffusion.pictures.pixels import Pixels, decode
@@ -163,23 +163,20 @@ def open_source(place: str) -> PictureSource:
 
 
 def _open_store(place: str) -> PictureSource:
-    if masked(place) != place:
-        raise UserError(
-            "source", f"{masked(place)} has a key in it; put keys into the environment, as the store's own tools read them"
-        )
+    refuse_keys("source", place)
     system, root = file_system(place)
     try:
         kind = system.info(root)["type"]
     except FileNotFoundError:
-        raise UserError("source", f"{masked(place)} does not exist; give a folder or a URL such as s3://bucket/folder") from None
+        raise UserError("source", f"{place} does not exist; give a folder or a URL such as s3://bucket/folder") from None
     except Exception as error:  # every store has errors of its own for a refused key
         raise UserError(
-            "source", f"{masked(place)} cannot be opened ({type(error).__name__}: {error}); check the address and its keys"
+            "source", f"{place} cannot be opened ({type(error).__name__}: {error}); check the address and its keys"
         ) from None
     if kind == "directory":
         return PictureSource(Store(place.rstrip("/")))
     if not place.endswith(".tar"):
-        raise UserError("source", f"{masked(place)} is a single file; give its folder, or a .tar")
+        raise UserError("source", f"{place} is a single file; give its folder, or a .tar")
     folder, _, name = place.rpartition("/")
     return PictureSource(Store(folder), only=name)
 
