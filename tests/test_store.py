@@ -308,6 +308,22 @@ def test_terms_travel_with_every_copy(cascade, tmp_path):
     assert not (tmp_path / "free/NOTICE").exists()
 
 
+def test_a_stage_c_that_says_no_terms_comes_under_those_of_the_base_it_is_put_into(cascade, tmp_path):
+    store.save_cascade(replace(cascade, license="faipl-1.0-sd"), tmp_path / "base", "diffusers")
+    (tmp_path / "base/LICENSE_INHERIT").write_text("terms")
+    store.save_cascade(cascade, tmp_path / "other")
+    own = tmp_path / "mine.safetensors"
+    shutil.copy(tmp_path / "other/stage_c.safetensors", own)
+    strip_our_marks(own)
+    parts = Parts(base=tmp_path / "base", stage_c=own)
+    assert store.open_cascade(parts).license == "faipl-1.0-sd"
+    store.convert(parts, tmp_path / "copy", "comfyui")
+    assert (tmp_path / "copy/LICENSE_INHERIT").read_text() == "terms"
+    assert "Copyright (c) Stability AI Ltd." in (tmp_path / "copy/NOTICE").read_text()
+    marked = Parts(base=tmp_path / "base", stage_c=tmp_path / "other/stage_c.safetensors")
+    assert store.open_cascade(marked).license == "apache-2.0"  # a file that says its own keeps it
+
+
 def test_a_file_changed_after_it_was_written_is_seen(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "m")
     path = tmp_path / "m/stage_a.safetensors"

@@ -246,7 +246,7 @@ def _usual_conventions(layout: str, name: str) -> Conventions:
 
 
 def _named_parts(paths: Parts, choice: Choice) -> Bundle:
-    """What is named, then what the named files bring along (a text encoder, say), then the base's."""
+    """What is named, then what the named files bring along (a text encoder, say), then the base's, and its terms at last."""
     base = _at(locate(paths.base), choice) if paths.base is not None else Bundle("parts", {})
     named = {name: _source(Path(path), name, choice) for name in WHERE if (path := getattr(paths, name)) is not None}
     if not named and not base.parts:
@@ -255,7 +255,8 @@ def _named_parts(paths: Parts, choice: Choice) -> Bundle:
     parts = {**base.parts, **along, **{name: source.parts[name] for name, source in named.items()}}
     leader = named.get("stage_c") or (base if base.parts else next(iter(named.values())))
     tokenizer = _tokenizer_at(Path(paths.tokenizer)) if paths.tokenizer is not None else leader.tokenizer or base.tokenizer
-    return replace(leader, format="parts", parts=parts, tokenizer=tokenizer)
+    terms = {name: getattr(leader, name) or getattr(base, name) for name in ("license", "base", "licence_files")}
+    return replace(leader, format="parts", parts=parts, tokenizer=tokenizer, **terms)
 
 
 def _source(path: Path, part: str, choice: Choice) -> Bundle:
