@@ -55,7 +55,7 @@ class Run:
     latent: Tensor | None = None  # (1, 16, h, w) what Stage C drew
     image: Tensor | None = None  # (1, I, c_image) CLIP image embeddings to follow
     last: str = STAGE_B  # the phase after which the run is done
-    crowd: tuple[tuple[int, ...], Conditioning] | None = None  # the batch this run last led, to be used again
+    crowd: tuple[list[Conditioning], Conditioning] | None = None  # whose the batch was that this run last led, and the batch
     worn: LoraSet = field(default_factory=LoraSet)
     words: tuple[dict[str, Any], ...] = ()  # name and hash of each embedding
 
@@ -279,11 +279,12 @@ def _x(run: Run) -> Tensor:
 
 def _joined(runs: Sequence[Run], guided: Sequence[int]) -> Conditioning:
     """The conditioning of a forward, kept by its first run for as long as the same runs go on together."""
-    members = tuple(id(run.cond[0]) for run in runs)
-    if runs[0].crowd is None or runs[0].crowd[0] != members:
-        parts = [run.cond[0] for run in runs] + [runs[i].cond[1] for i in guided]
-        runs[0].crowd = members, Conditioning.cat(parts)
-    return runs[0].crowd[1]
+    members = [run.cond[0] for run in runs]
+    kept = runs[0].crowd
+    if kept is None or len(kept[0]) != len(members) or any(a is not b for a, b in zip(kept[0], members, strict=True)):
+        parts = [*members, *(runs[i].cond[1] for i in guided)]
+        kept = runs[0].crowd = members, Conditioning.cat(parts)
+    return kept[1]
 
 
 @torch.inference_mode()

@@ -6,6 +6,7 @@ from dataclasses import replace
 from io import BytesIO
 from itertools import product
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -107,6 +108,16 @@ def test_a_run_may_join_one_that_is_under_way(singles: list[torch.Tensor]) -> No
     step(tiny_cascade(), [early])
     for drawn, i in zip(through([early, late], [0, 1]), (1, 2), strict=True):
         near(drawn, singles[i])
+
+
+def test_a_kept_batch_keeps_those_it_is_of_so_that_nothing_new_is_taken_for_them() -> None:
+    first, gone = (prepare(tiny_cascade(), CROWD[i])[0] for i in (0, 1))
+    step(tiny_cascade(), [first, gone])
+    known = ref(gone.cond[0])
+    del gone
+    assert known() is not None
+    step(tiny_cascade(), [first])
+    assert known() is None
 
 
 def test_pictures_of_one_order_are_those_of_its_seeds() -> None:
