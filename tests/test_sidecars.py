@@ -131,6 +131,12 @@ def test_a_table_as_json_lines_by_path():
     assert read_sidecars("x/c.png", [], table).tags == []
 
 
+@pytest.mark.parametrize("path", ["b.png", "a/b.png", "s.tar::b.png", "s.tar::a/b.png", "a/s.tar::b.png"])
+def test_a_bare_file_name_in_a_table_finds_a_picture_wherever_it_lies(path):
+    table = read_table("t.csv", b"file_name,tags\nb.png,smile\n")
+    assert read_sidecars(path, [], table).tags == ["smile"]
+
+
 def test_a_table_that_names_no_pictures_is_an_error():
     with pytest.raises(UserError, match="scan.sidecar_table"):
         read_table("t.csv", b"tags,rating\n1girl,g\n")

@@ -12,6 +12,7 @@ from typing import Any
 
 from sotediffusion.curate.scan.posts import GROUPS, RATINGS, read_post, unwrapped
 from sotediffusion.curate.scan.side import MAX_TAGS, Side, clip, plain_text, unescaped
+from sotediffusion.curate.scan.sources import MEMBER
 from sotediffusion.types import UserError
 
 CONTENT = "sha256:"
@@ -32,7 +33,7 @@ def read_sidecars(path: str, beside: Iterable[tuple[str, bytes]], table: Table |
         except (ValueError, RecursionError, TypeError, KeyError, AttributeError, OverflowError):
             side.extra["unreadable"] = [*side.extra.get("unreadable", []), name]
     if table:
-        row = table.get(path) or table.get(path.rpartition("/")[2])
+        row = table.get(path) or table.get(path.rpartition("/")[2].rpartition(MEMBER)[2])
         if row:
             side.take(read_post(row, commas=True))
     return side

@@ -28,6 +28,7 @@ BLANK_RANGE = 6  # grey levels: less than this between the darkest and the light
 TINT = 24  # grey levels between a pixel's channels: more of it counts as colour
 COLOURED = 0.002  # share of coloured pixels from which a picture is not monochrome
 _ERASED = "policy"
+MATCHING = 2  # raised when the same table would say something of other pictures
 
 SCANNED = pa.schema([
     ("sha256", pa.string()), ("format", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("mode", pa.string()),
@@ -65,7 +66,8 @@ class ScanStep(Step):
         """The settings, and the content of the user's table instead of its place."""
         given = plain(self.settings)
         if self.settings.sidecar_table is not None:
-            given["sidecar_table"] = hashlib.sha256(_table_bytes(self.settings.sidecar_table)).hexdigest()
+            content = hashlib.sha256(_table_bytes(self.settings.sidecar_table)).hexdigest()
+            given["sidecar_table"] = f"{content} {MATCHING}"
         return given
 
     def setup(self) -> None:
