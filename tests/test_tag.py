@@ -9,7 +9,7 @@ import pytest
 from tiny_models import colour_tagger, constant_tagger, write_tags
 
 from sotediffusion.curate.engine.store import Store
-from sotediffusion.curate.inference.runtime import check_provider, choose_provider, open_session
+from sotediffusion.curate.inference.runtime import check_provider, choose_provider, open_session, wants_gpu
 from sotediffusion.curate.tag.step import Tagger, TagSettings, TagStep, above_floor
 from sotediffusion.curate.tag.taglist import keep_taglist, read_taglist
 from sotediffusion.types import UserError
@@ -115,6 +115,20 @@ def test_half_a_tagger_is_missing_too(models):
     (models / "tiny" / "selected_tags.csv").unlink()
     with pytest.raises(UserError, match="has no selected_tags.csv"):
         step_of(models)
+
+
+@pytest.mark.parametrize(("provider", "built", "gpus"), [
+    ("cpu", "CUDA", 0), ("cuda", "CPU", 1), ("openvino", "CPU", 1), ("migraphx", "CPU", 1), ("rocm", "CPU", 1),
+    ("auto", "CPU", 0), ("auto", "CUDA", 1), ("auto", "OpenVINO", 1),
+])  # fmt: skip
+def test_a_cluster_is_asked_for_a_gpu_where_the_tagger_runs_on_one(models, monkeypatch, provider, built, gpus):
+    there = [f"{built}ExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: there)
+    assert step_of(models, provider=provider).gpus == gpus
+
+
+def test_devices_as_torch_calls_them_are_gpus_too():
+    assert [wants_gpu(device) for device in ("cpu", "cuda", "cuda:1", "xpu", "xpu:0")] == [False, True, True, True, True]
 
 
 def test_a_device_that_is_not_here_is_an_error_and_never_the_cpu(models):

@@ -15,6 +15,7 @@ PROVIDERS: dict[str, tuple[str, dict[str, str], str]] = {
     "rocm": ("ROCMExecutionProvider", {}, "onnxruntime-rocm"),  # of ONNX Runtime before 1.23
     "cpu": ("CPUExecutionProvider", {}, "onnxruntime"),
 }
+GPUS = {*PROVIDERS, "xpu"} - {"cpu"}
 AUTO = "auto"  # the best one that the installed ONNX Runtime was built with
 
 
@@ -62,6 +63,12 @@ def provider_of(device: str) -> str:
     if number:
         raise UserError("device", f"{device!r} names one of several; write {kind}, and say which in run.devices")
     return {"xpu": "openvino"}.get(kind, kind)
+
+
+def wants_gpu(device: str) -> bool:
+    """Whether a worker on a provider, or on a device as torch calls it, needs a GPU; "auto" goes by the runtime here."""
+    kind = device.partition(":")[0]
+    return (provider_here(AUTO) if kind == AUTO else kind) in GPUS
 
 
 def check_provider(wanted: str, there: list[str]) -> None:

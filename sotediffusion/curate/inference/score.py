@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from sotediffusion.curate.inference.published import file_hash, find_model
-from sotediffusion.curate.inference.runtime import open_session, provider_of
+from sotediffusion.curate.inference.runtime import open_session, provider_of, wants_gpu
 from sotediffusion.curate.inference.views import FILTERS, Array, batch, centre_view, squashed_view, standards
 from sotediffusion.curate.step import PictureStep, View
 from sotediffusion.names import unknown
@@ -255,7 +255,7 @@ class ScoreStep(PictureStep):
         self.scorer = kind(find_model(models, scorer, kind.files), settings)
         self.views = (self.scorer.view,)
         self.batch = settings.batch
-        self.gpus = float(settings.device.partition(":")[0] in ("cuda", "xpu"))
+        self.gpus = float(wants_gpu(settings.device))
 
     def identity(self) -> dict[str, Any]:
         return self.scorer.identity()

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from sotediffusion.curate.inference.published import file_hash, find_model
-from sotediffusion.curate.inference.runtime import AUTO, open_session
+from sotediffusion.curate.inference.runtime import AUTO, open_session, wants_gpu
 from sotediffusion.curate.inference.views import TAGGER, Array, square_view
 from sotediffusion.curate.policy import SEEN
 from sotediffusion.curate.step import PictureStep
@@ -91,7 +91,7 @@ class TagStep(PictureStep):
         self.settings = settings
         self.folder = find_model(models, settings.model, (MODEL, FILE))
         self.views = (square_view(settings.size),)
-        self.gpus = float(settings.provider in ("cuda", "migraphx", "rocm"))
+        self.gpus = float(wants_gpu(settings.provider))
 
     @property
     def taglist(self) -> Path:

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sotediffusion.curate.inference.runtime import wants_gpu
 from sotediffusion.curate.lists import flatten
 from sotediffusion.curate.step import DROP, Step, nulls
 from sotediffusion.curate.text.answers import Answer, Asked, Pixels, ProseSettings, Reader, TextSettings
@@ -94,7 +95,7 @@ class AskStep(Step):
             check_endpoint(settings.endpoint, f"{self.name}.endpoint")
         self.settings, self.see, self.key, self.models = settings, see, key, models
         self.workers = 1 if settings.backend in ("endpoint", "llava") else None  # one model, one count of requests
-        self.gpus = float(settings.backend == "llava" and settings.device.startswith("cuda"))
+        self.gpus = float(settings.backend == "llava" and wants_gpu(settings.device))
         self.errors = f"{self.name}_error"
         self.folder = journal / f"{self.name}-{_digest(self._asks())}"
         self.writes = pa.schema([(self.name, pa.string()), (f"{self.name}_confidence", pa.float32()),
