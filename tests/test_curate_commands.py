@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -109,3 +110,13 @@ def test_no_picture_is_opened_in_the_process_that_writes_a_page(place, tmp_path,
     monkeypatch.setattr("sotediffusion.curate.scan.sources.PictureSource.decode", None)
     sote("curate", command, place / "cat", "--out", tmp_path / "page.html", *(["--all"] if command == "review" else []))
     assert "data:image/webp" in (tmp_path / "page.html").read_text()
+
+
+def test_the_command_that_an_import_prints_can_be_pasted_whatever_folders_are_called(tmp_path):
+    old = tmp_path / "my set; $(rm -r old)"
+    old.mkdir()
+    blocks(1).save(old / "a.png")
+    (old / "metadata.json").write_text(json.dumps({"a": {"tags": "smile"}}))
+    said = sote("curate", "import", old, "--out", tmp_path / "made of it").splitlines()[-1]
+    table = f"scan.sidecar_table={next((tmp_path / 'made of it').iterdir())}"
+    assert shlex.split(said) == ["sote", "curate", "run", str(old), "--out", "CATALOGUE", "-s", table]

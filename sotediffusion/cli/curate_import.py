@@ -1,5 +1,6 @@
 """`sote curate import`: other people's data sets made ready for `sote curate run`."""
 
+import shlex
 from pathlib import Path
 
 import click
@@ -24,5 +25,5 @@ def command(dataset: str, out: Path) -> None:
         click.echo(f"left out, no picture or no such file: {imported.left_out}", err=True)
     if imported.refused:
         click.echo(f"left out, policy: {imported.refused}", err=True)
-    table = f" -s scan.sidecar_table={imported.table}" if imported.table else ""
-    click.echo(f"sote curate run {imported.source} --out CATALOGUE{table}")
+    table = ["-s", f"scan.sidecar_table={imported.table}"] if imported.table else []
+    click.echo(shlex.join(["sote", "curate", "run", imported.source, "--out", "CATALOGUE", *table]))
