@@ -90,6 +90,14 @@ def test_a_catalogue_whose_commit_was_killed_before_its_last_tag_is_read_and_gon
     assert version.name == "v2" and len(by_path(tmp_path)) == 5 and len(by_path(tmp_path, "v1")) == 3
 
 
+def test_a_name_that_was_asked_for_is_given_though_nothing_is_new_and_it_is_the_next_of_itself(tmp_path):
+    write(tmp_path, texts(3))
+    curate(tmp_path)
+    assert curate(tmp_path)[1] is None
+    _, version = curate(tmp_path, name="v2")
+    assert version.name == "v2" and catalogue.find_version(Store(tmp_path / "cat")).name == "v2"
+
+
 def test_the_latest_tag_is_moved_and_never_gone(tmp_path, monkeypatch):
     write(tmp_path, texts(3))
     curate(tmp_path)

@@ -97,13 +97,13 @@ def commit(finished: Finished, settings: Mapping[str, Any], name: str | None = N
 def _commit(finished: Finished, settings: Mapping[str, Any], name: str | None) -> Version | None:
     store = finished.store
     known = versions(store)
-    name = name or _next_name(known)
+    asked, name = name is not None, name or _next_name(known)
     check_name(name, known)
     latest = find_version(store) if known else None
     dataset, erased = _update(finished, latest)
     if dataset is None:
         assert latest is not None
-        if not name or name == _next_name(known):
+        if not asked:
             return None
         dataset = _open(store, latest.number)
     version = _describe(finished, dataset, name, settings, latest)
