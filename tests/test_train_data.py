@@ -1,6 +1,7 @@
 """Claims about training data: drawn once, read in an order and with captions that follow from (seed, epoch, sample)."""
 
 import json
+import os
 from itertools import pairwise
 
 import numpy as np
@@ -64,6 +65,29 @@ def test_drawing_goes_on_where_it_was_stopped_and_makes_the_same_files(tmp_path,
 def test_a_folder_of_other_pictures_is_refused(data):
     with pytest.raises(UserError, match="choose another folder"):
         list(draw(data, 24, Drawing(seed=4, area=AREA)))
+
+
+def test_a_place_that_takes_no_pictures_is_one_sentence_in_every_process(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="out: .*file cannot be written"):
+        list(draw(tmp_path / "file", 1, Drawing(1, AREA)))
+    monkeypatch.setattr(drawing, "SHARD", 1)
+    list(draw(tmp_path / "begun", 1, Drawing(1, AREA)))
+    (tmp_path / "begun" / "tags" / "00000.jsonl").unlink()
+    (tmp_path / "begun" / "pictures").rename(tmp_path / "elsewhere")
+    (tmp_path / "begun" / "pictures").touch()
+    with pytest.raises(UserError, match=r"out: .*\.npy cannot be written"):
+        list(draw(tmp_path / "begun", 1, Drawing(1, AREA), processes=2))
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_no_half_of_an_array(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("16 requested and 3 written")  # as numpy says it, without a number of the system's
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(UserError, match=r"data: .*a\.npy cannot be written \(16 requested and 3 written\); free space"):
+        drawing.save_array(tmp_path / "a.npy", np.zeros(4), "data")
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_folder_is_another_once_it_has_other_pictures_more_of_them_or_other_latents(data, folder, tmp_path):

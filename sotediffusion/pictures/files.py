@@ -80,7 +80,7 @@ def sync_folder(folder: Path) -> None:
 
 def refused(path: Path, error: OSError, field: str = "out") -> UserError:
     """What to tell of a disk that does not take a file."""
-    return UserError(field, f"{path} cannot be written ({error.strerror}); free space or choose another place")
+    return UserError(field, f"{path} cannot be written ({error.strerror or error}); free space or choose another place")
 
 
 def read_settings(path: str | Path, field: str = "file") -> dict[str, Any]:

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from sotediffusion.buckets import bucket_sizes
+from sotediffusion.pictures.files import refused
 from sotediffusion.train.checkpoint import replace_file, save_json
 from sotediffusion.types import UserError
 
@@ -39,8 +41,12 @@ def nearest(aspect: float, choices: list[tuple[int, int]]) -> tuple[int, int]:
 
 
 def draw(out: Path, count: int, drawing: Drawing, processes: int = 1) -> Iterator[int]:
-    """Draw samples 0 ... `count` - 1 into `out`; yields how many are there after each shard. Whole shards are not drawn again."""
-    (out / "tags").mkdir(parents=True, exist_ok=True)
+    """Draw samples 0 ... `count` - 1 into `out`; yields how many are there after each shard. Whole shards are not drawn again.
+
+    UserError: `out` holds others, or takes no more.
+    """
+    with taken(out):
+        (out / "tags").mkdir(parents=True, exist_ok=True)
     claim(out, asdict(drawing))
     shards = [(out, start, min(start + SHARD, count), drawing) for start in range(0, count, SHARD)]
     done = 0
@@ -56,7 +62,17 @@ def claim(out: Path, about: dict[str, Any]) -> None:
     path = out / "drawing.json"
     if path.is_file() and json.loads(path.read_text()) != about:
         raise UserError("out", f"{out} holds pictures of {path.read_text()}, not of {about}; choose another folder")
-    save_json(path, about)
+    with taken(path):
+        save_json(path, about)
+
+
+@contextmanager
+def taken(path: Path, field: str = "out") -> Iterator[None]:
+    """Says of a disk that does not take what is written to `path` so in a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise refused(path, error, field) from None
 
 
 def _draw_shard(task: tuple[Path, int, int, Drawing]) -> int:
@@ -81,16 +97,17 @@ def _draw_shard(task: tuple[Path, int, int, Drawing]) -> int:
         rows.append(render(scene, width, height))
     for bucket, rows in pictures.items():
         save_array(out / "pictures" / f"{name}-{bucket}.npy", np.stack(rows))
-    replace_file(tags, lambda temporary: temporary.write_text("".join(json.dumps(line) + "\n" for line in lines)))
+    with taken(tags):
+        replace_file(tags, lambda temporary: temporary.write_text("".join(json.dumps(line) + "\n" for line in lines)))
     return stop - start
 
 
-def save_array(path: Path, array: "np.ndarray[Any, Any]") -> None:
-    """Write an array whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def save_array(path: Path, array: "np.ndarray[Any, Any]", field: str = "out") -> None:
+    """Write an array whole or not at all. UserError, under the name `field`: the disk does not take it."""
 
     def write(temporary: Path) -> None:
         with open(temporary, "wb") as file:
             np.save(file, array)
 
-    replace_file(path, write)
+    with taken(path, field):
+        replace_file(path, write)

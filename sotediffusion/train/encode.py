@@ -27,7 +27,7 @@ def encode(data: Path, name: str, network: nn.Module, forward: Callable[[Tensor]
            progress: Callable[[int, int], None]) -> str:
     """Encode all pictures in `data` with `forward` (pixels (B, 3, H, W) -> latents) and return the sub-folder of the latents.
 
-    Shards that are there already are kept; `progress` is told (shards done, shards in all).
+    Shards that are there already are kept; `progress` is told (shards done, shards in all). UserError: `data` cannot be written.
     """
     target = f"{name}-{fingerprint(network)}"
     shards = sorted((data / "pictures").glob("*.npy"))
@@ -35,7 +35,7 @@ def encode(data: Path, name: str, network: nn.Module, forward: Callable[[Tensor]
     for done, shard in enumerate(shards):
         path = data / target / shard.name
         if not path.is_file():
-            save_array(path, _encode_shard(open_array(shard), forward, device))
+            save_array(path, _encode_shard(open_array(shard), forward, device), "data")
         progress(done + 1, len(shards))
     return target
 
