@@ -72,7 +72,7 @@ def _check_options(compat: str | None) -> None:
 
 
 def _groups(source: Any, table: Any, options: dict[str, Any], verdicts_file: Path | None) -> list[dict[str, Any]]:
-    from sotediffusion.curate.dedupe.reference import read_reference
+    from sotediffusion.curate.dedupe.reference import Reading, read_reference
     from sotediffusion.curate.dedupe.review import groups_of
     from sotediffusion.curate.dedupe.step import READS, DedupeSettings, DedupeStep
     from sotediffusion.curate.dedupe.structure import square
@@ -84,7 +84,8 @@ def _groups(source: Any, table: Any, options: dict[str, Any], verdicts_file: Pat
     settings = replace(DedupeSettings(), **given)
     verdicts = read(verdicts_file) if verdicts_file else Verdicts()
     memory = int(RunSettings().memory_gib * 2**30)
-    step = DedupeStep(settings, Guarded(source, memory, square), verdicts, read_reference(settings.reference))
+    reference = read_reference(settings.reference, Reading(memory, say=lambda text: click.echo(one_line(text), err=True)))
+    step = DedupeStep(settings, Guarded(source, memory, square), verdicts, reference)
     answers = step.process(table.select(READS).combine_chunks().to_batches()[0])
     return groups_of(table.select(SHOWN).to_pylist(), answers.to_pylist())
 

@@ -51,6 +51,7 @@ class Places:
     models: Path
     secrets: Mapping[str, Any]  # keys for endpoints, by the step's name
     memory: int = 0  # bytes that opening a picture may take; 0 for any
+    say: Callable[[str], None] = lambda _: None  # is told what people should know
 
     def guarded(self, make: Callable[[Any], Any]) -> Guarded:
         """The source for steps that are not handed pictures but open some themselves."""
@@ -77,13 +78,14 @@ def _filter(table: Any, places: Places, before: list[Step]) -> list[Step]:
 
 def _dedupe(table: Any, places: Places, before: list[Step]) -> list[Step]:
     from sotediffusion.curate.dedupe.looked import Looked
-    from sotediffusion.curate.dedupe.reference import read_reference
+    from sotediffusion.curate.dedupe.reference import Reading, read_reference
     from sotediffusion.curate.dedupe.step import DedupeStep
     from sotediffusion.curate.dedupe.structure import square
     from sotediffusion.curate.dedupe.verdicts import held
 
     looked = Looked(places.store)
-    return [DedupeStep(table, places.guarded(square), held(places.store), read_reference(table.reference), looked)]
+    reference = read_reference(table.reference, Reading(places.memory, places.store, places.say))
+    return [DedupeStep(table, places.guarded(square), held(places.store), reference, looked)]
 
 
 def _score(table: Any, places: Places, before: list[Step]) -> list[Step]:
@@ -259,7 +261,7 @@ def run(order: Order, report: Callable[[Progress], None],
         check_name(order.name, versions(store))
     with only_writer(store):
         secret = _about(store)
-        places = Places(source, store, order.models, order.secrets or {}, _memory(order))
+        places = Places(source, store, order.models, order.secrets or {}, _memory(order), say)
         steps = chain(order.settings, places, order.skip)
         check_models(order.models, _models(order))
         forget_errors(store, steps)

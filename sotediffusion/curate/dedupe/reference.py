@@ -1,9 +1,14 @@
-"""Pictures that are elsewhere already, read as hashes: from a catalogue, or from a folder that is scanned for it."""
+"""Pictures that are elsewhere already, read as hashes: from a catalogue, or from a folder that is scanned for it.
+
+What a folder's files hash to is kept in the run's store under a digest of path, size and time, so that a run opens new ones only:
+references/DIGEST-OF-THE-PLACE.arrow with a `key` and its `phash`, null for what is no picture. No name of a file is kept.
+"""
 
 import hashlib
 import multiprocessing
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
 from os import sched_getaffinity
 from typing import Any
 
@@ -15,20 +20,38 @@ from sotediffusion.curate.catalogue import DATASET, read
 from sotediffusion.curate.dedupe.phash import BYTES, hash_array
 from sotediffusion.curate.dedupe.step import NO_REFERENCE, Reference
 from sotediffusion.curate.engine.columns import DROPPED
+from sotediffusion.curate.engine.guarded import Guarded
+from sotediffusion.curate.engine.processes import KILLS
 from sotediffusion.curate.engine.store import Store
+from sotediffusion.curate.policy import rule_digest
 from sotediffusion.curate.scan.sources import PictureSource, open_source, whole
 from sotediffusion.curate.scan.step import ScanStep
+from sotediffusion.curate.step import LISTING, Pictures
 from sotediffusion.types import UserError
 
+Array = np.ndarray[Any, Any]
+
+KEPT = pa.schema([("key", pa.binary(32)), ("phash", pa.binary(BYTES))])
+PASSING = (KILLS, "unreadable", "bomb")  # reasons that another day, or more memory, may do away with
+_NAMED = 6  # files of a sentence about those left out
 _BATCH = 128  # files that a process scans in one go
 _FEW = 64  # files that are not worth a second process
 
 
-def read_reference(places: Sequence[str]) -> Reference:
+@dataclass(frozen=True)
+class Reading:
+    """How a reference set is read: bytes that a picture may take, where hashes are kept, and who is told of what is left out."""
+
+    memory: int = 0
+    store: Store | None = None
+    say: Callable[[str], None] = lambda _: None
+
+
+def read_reference(places: Sequence[str], how: Reading = Reading()) -> Reference:
     """The hashes of the kept pictures of catalogues and of all in folders, tars or URLs; UserError for one that is not there."""
     if not places:
         return NO_REFERENCE
-    tables = [_known(place) for place in places]
+    tables = [_known(place, how) for place in places]
     known = [table.filter(pc.is_valid(table.column("phash"))).select(["path", "phash"]).combine_chunks() for table in tables]
     hashes = [hash_array(table.column("phash").combine_chunks()) for table in known if len(table)]
     paths = [f"{place}/{path}" for place, table in zip(places, known, strict=True) for path in table.column("path").to_pylist()]
@@ -37,12 +60,77 @@ def read_reference(places: Sequence[str]) -> Reference:
     return Reference(together, paths, digest)
 
 
-def _known(place: str) -> pa.Table:
+def _known(place: str, how: Reading) -> pa.Table:
     """Paths and hashes of what is in a place. What a catalogue left out is not in it: a small copy there takes no place here."""
     source = open_source(place)
     if not Store(whole(place)).exists(DATASET):
-        return scanned(source)
+        return hashed(whole(place), source, how)
     return read(whole(place)).to_table(columns=["path", "phash"], filter=f"not {DROPPED}")
+
+
+class _Hashes:
+    """A source that gives the hash (32,) uint8 of a picture in its place, opened and refused as the scan does."""
+
+    def __init__(self, source: PictureSource):
+        self.scan = ScanStep(source)
+
+    def decode(self, path: str) -> Array:
+        sizes = pa.nulls(1, pa.int64())  # a file of any size is read: the process has its limit
+        (row,) = self.scan.process(pa.record_batch([pa.array([path]), sizes], names=["path", "bytes"])).to_pylist()
+        if row["phash"] is None:
+            raise ValueError(row["drop_scan"])
+        return np.frombuffer(row["phash"], np.uint8)
+
+
+def hashed(place: str, source: PictureSource, how: Reading) -> pa.Table:
+    """The path and hash of every file of a source, null for what is no picture; only what is new since the last run is opened."""
+    listed = pa.Table.from_batches(source.listing(), LISTING)
+    if not len(listed):
+        raise UserError("source", "there are no pictures in it; give another place")
+    keys = [hashlib.sha256(repr(tuple(row.values())).encode()).digest() for row in listed.to_pylist()]
+    paths, known = listed.column("path").to_pylist(), _kept(place, how.store)
+    new = {key: path for key, path in zip(keys, paths, strict=True) if key not in known}
+    found = _look(Guarded(_Hashes(source), how.memory, np.asarray), new)
+    killed = sorted(new[key] for key, (_, reason) in found.items() if reason == KILLS)
+    if killed:
+        how.say(f"{len(killed)} files of {place} kill the decoder and do not count: {', '.join(killed[:_NAMED])}")
+    lasting = known | {key: phash for key, (phash, reason) in found.items() if not reason.startswith(PASSING)}
+    if how.store and found:
+        kept = {key: lasting[key] for key in keys if key in lasting}
+        columns = [pa.array(values, field.type) for values, field in zip((kept.keys(), kept.values()), KEPT, strict=True)]
+        how.store.write_table(_file(place), pa.Table.from_arrays(columns, schema=KEPT))
+    hashes = pa.array([lasting.get(key) for key in keys], KEPT.field("phash").type)
+    return pa.table({"path": listed.column("path"), "phash": hashes})
+
+
+def _look(pictures: Pictures, new: dict[bytes, str]) -> dict[bytes, tuple[bytes | None, str]]:
+    """The hash of each picture, or none and the reason."""
+
+    def one(path: str) -> tuple[bytes | None, str]:
+        try:
+            return pictures.decode(path).tobytes(), ""
+        except (ValueError, OSError) as error:
+            return None, str(error)
+
+    pool = ThreadPoolExecutor(len(sched_getaffinity(0)))
+    try:
+        return dict(zip(new, pool.map(one, new.values()), strict=True))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _kept(place: str, store: Store | None) -> dict[bytes, bytes | None]:
+    """The hashes of earlier runs by the digests of their files."""
+    try:
+        table = store.read_table(_file(place)) if store else KEPT.empty_table()
+    except FileNotFoundError:
+        return {}
+    return dict(zip(table.column("key").to_pylist(), table.column("phash").to_pylist(), strict=True))
+
+
+def _file(place: str) -> str:
+    """Where the hashes of a place are kept, by all that they depend on."""
+    return f"references/{hashlib.sha256(repr((place, ScanStep.version, rule_digest())).encode()).hexdigest()[:32]}.arrow"
 
 
 def scanned(source: PictureSource) -> pa.Table:
