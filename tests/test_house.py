@@ -24,7 +24,7 @@ STRANGERS = [("train", "serve"), ("serve", "train"), ("serve", "curate"),
 NO_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "core"}
 
 TRAINING_LOOP = ("sotediffusion.train.loop", "train")  # may be one long headed function
-DIFFUSERS = {"__call__", "encode_prompt"}  # have the arguments that diffusers documents
+DIFFUSERS = {"__call__", "encode_prompt", "from_pretrained"}  # have the arguments that diffusers documents
 
 
 def module_of(path: Path) -> str:

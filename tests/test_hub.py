@@ -39,6 +39,7 @@ class Hub:
     folders: dict[str, Path]
     address: str = ""
     asked: list[str] = field(default_factory=list)
+    shown: set[str | None] = field(default_factory=set)  # as whom
     breaks: set[str] = field(default_factory=set)  # file names whose first transfer stops halfway
     resumed: list[str] = field(default_factory=list)
 
@@ -60,6 +61,7 @@ def handler(state: Hub) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             state.asked.append(f"{self.command} {self.path}")
+            state.shown.add(self.headers.get("Authorization"))
             api = re.match(r"/api/models/([^/]+/[^/]+)/(?:revision|tree)/([^/?]+)", self.path)
             file = re.match(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path)
             found = api or file
@@ -353,6 +355,23 @@ def test_a_half_named_by_the_others_repository_is_fetched_from_its_own(server, c
     pipe = StableCascadePriorPipeline.from_pretrained(DECODER, cache_dir=tmp_path / "cache")
     assert torch.equal(pipe.prior.clip_txt_mapper.weight, cascade.stage_c.clip_txt_mapper.weight)
     assert not any(re.search(f"{DECODER}/resolve/.*safetensors", line) for line in server.asked)
+
+
+def test_a_pipeline_shows_its_token_to_the_hub_and_asks_it_nothing_where_only_local_files_are_wanted(
+    server, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(hub, "download", partial(hub.download, endpoint=server.address))
+    opened = partial(StableCascadeDecoderPipeline.from_pretrained, DECODER, cache_dir=tmp_path / "cache")
+    with pytest.raises(UserError, match=f"{DECODER} is not here; .*, or run `sote weights download"):
+        opened(local_files_only=True)
+    assert not server.asked
+    opened(use_safetensors=True, token="hf_secret")
+    assert server.shown == {"Bearer hf_secret"}
+    server.asked.clear()
+    opened(local_files_only=True)
+    assert not server.asked
+    with pytest.raises(UserError, match="use_safetensors: False would open pickles, which can run code"):
+        opened(use_safetensors=False)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from ..weights.bundle import WHOLE, Choice
 from ..weights.store import present
 from .wording import Wording, encode, handed_out, orders
 
-TAKEN = ("torch_dtype", "revision", "cache_dir", "variant", "lite")
+TAKEN = ("torch_dtype", "revision", "cache_dir", "variant", "lite", "use_safetensors", "local_files_only", "token")
 
 
 class Component:
@@ -60,19 +60,21 @@ class Pipeline:
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | Path, torch_dtype: torch.dtype | None = None, revision: str | None = None,
         cache_dir: str | Path | None = None, variant: str | None = None, lite: bool = False,
-        **others: Any,
+        use_safetensors: bool | None = None, local_files_only: bool = False, token: str | bool | None = None, **others: Any,
     ) -> Self:  # fmt: skip
         """Opens a file, a folder, a hub id (fetched, with its connected repository) or "miniature", the embedded model.
 
         `torch_dtype` None is float32, as in diffusers; `variant` "bf16" takes files named model.bf16.safetensors, and of a part
-        that has none of them the plain one; `lite` takes Stability's smaller networks, prior_lite/ and decoder_lite/. UserError:
-        anything missing, broken or unknown.
+        that has none of them the plain one; `lite` takes Stability's smaller networks, prior_lite/ and decoder_lite/;
+        `local_files_only` fetches nothing; `token` is shown to the hub. UserError: anything missing, broken or unknown.
         """
         for name in others:
             raise UserError(name, f"is not taken here; leave it out; taken are {', '.join(TAKEN)}")
+        if use_safetensors is False:
+            raise UserError("use_safetensors", "False would open pickles, which can run code; only safetensors are, leave it out")
         choice = Choice(cls.opens, variant or "", lite)
         cache = None if cache_dir is None else Path(cache_dir)
-        where = _located(str(pretrained_model_name_or_path), revision, cache, choice)
+        where = _located(str(pretrained_model_name_or_path), revision, cache, choice, local_files_only, token)
         cascade = store.open_cascade(where, _floating(torch_dtype) or torch.float32, choice=choice)
         for note in cascade.notes:
             warnings.warn(note, stacklevel=2)
@@ -172,17 +174,17 @@ class Pipeline:
             return_blocks(network)
 
 
-def _located(model: str, revision: str | None, cache: Path | None, choice: Choice) -> Path:
+def _located(model: str, revision: str | None, cache: Path | None, choice: Choice, local: bool, token: str | bool | None) -> Path:
     """Where the weights of a path, a hub id or the embedded model are; a hub that cannot be reached leaves what is downloaded."""
     from ..weights import cache as downloads
     from ..weights import hub
 
     id, named = downloads.pinned(model)
     revision = revision or named
-    if os.path.exists(model) or id.count("/") != 1:
+    if local or os.path.exists(model) or id.count("/") != 1:
         return downloads.locate(model, revision, cache)
     try:
-        return hub.download(id, revision, cache, choice=choice)[0].path
+        return hub.download(id, revision, cache, choice=choice, token=token)[0].path
     except UserError:
         found = downloads.find(id, revision, cache)
         if found is None:

@@ -38,15 +38,16 @@ class Fetched:
 
 
 def download(id: str, revision: str | None = None, cache: Path | None = None, endpoint: str | None = None,
-             progress: type[Any] | None = None, choice: Choice = WHOLE) -> list[Fetched]:
+             progress: type[Any] | None = None, choice: Choice = WHOLE, token: str | bool | None = None) -> list[Fetched]:
     """Fetches a repository, and the prior or decoder that its README names, if chosen; what is there already stays as it is.
 
-    `revision`: branch, tag or commit of the repository asked for. `progress`: a tqdm class. `choice`: what of it. A connection
-    that breaks is taken up where it broke. UserError: unknown id or revision, a closed repository, no connection, a full disk.
+    `revision`: branch, tag or commit of the repository asked for. `progress`: a tqdm class. `choice`: what of it. `token`: shown
+    to the hub in the place of the one signed in with. A connection that breaks is taken up where it broke. UserError: unknown id
+    or revision, a closed repository, no connection, a full disk.
     """
 
     def fetch(id: str, revision: str | None = None) -> Fetched:
-        return _fetch(id, revision, cache, endpoint, progress, choice)
+        return _fetch(id, revision, cache, endpoint, progress, choice, token)
 
     first = fetch(id, revision)
     roles = [role for role, stage in ROLES.items() if stage in choice.parts]
@@ -55,19 +56,21 @@ def download(id: str, revision: str | None = None, cache: Path | None = None, en
 
 
 def _fetch(
-    id: str, revision: str | None, cache: Path | None, endpoint: str | None, progress: type[Any] | None, choice: Choice
-) -> Fetched:
+    id: str, revision: str | None, cache: Path | None, endpoint: str | None, progress: type[Any] | None, choice: Choice,
+    token: str | bool | None,
+) -> Fetched:  # fmt: skip
     import huggingface_hub
 
     try:
-        files = huggingface_hub.HfApi(endpoint=endpoint).list_repo_files(id, revision=revision)
+        files = huggingface_hub.HfApi(endpoint=endpoint, token=token).list_repo_files(id, revision=revision)
         wanted = wanted_files(files, choice)
         if not any(name.endswith(".safetensors") for name in files):
             raise UserError("id", f"{id} holds no safetensors; only safetensors are fetched, choose another repository")
         _check_copies(id, files, choice)
         path = huggingface_hub.snapshot_download(
-            id, revision=revision, cache_dir=cache, endpoint=endpoint, allow_patterns=wanted, tqdm_class=progress or Silent
-        )
+            id, revision=revision, cache_dir=cache, endpoint=endpoint, token=token, allow_patterns=wanted,
+            tqdm_class=progress or Silent,
+        )  # fmt: skip
     except UserError:
         raise
     except Exception as error:  # the HTTP library below, and with it what is raised, changes between versions
