@@ -83,7 +83,7 @@ def test_bare_shoulders_show_skin_where_the_outfit_was(outfit: str) -> None:
     assert changed(drawn(replace(PLAIN, outfit=outfit)), drawn(replace(PLAIN, outfit=outfit, bare_shoulders=True))) > 400
 
 
-@pytest.mark.parametrize("framing", ("portrait", "upper body", "cowboy shot"))
+@pytest.mark.parametrize("framing", vocabulary.FRAMINGS)
 @pytest.mark.parametrize("field, values", [
     ("ears", vocabulary.ANIMAL_EARS), ("headwear", vocabulary.HEADWEAR), ("glasses", (True,)), ("blush", (True,)),
     ("held", tuple(vocabulary.HELD)), ("expression", vocabulary.EXPRESSIONS[1:]),
@@ -94,7 +94,7 @@ def test_judged_features_span_twenty_pixels_at_256(framing: str, field: str, val
         assert extent(plain, drawn(replace(PLAIN, **{field: value}), framing)) >= 20, value
 
 
-@pytest.mark.parametrize("framing", ("portrait", "upper body"))
+@pytest.mark.parametrize("framing", vocabulary.FRAMINGS)
 def test_an_eye_is_twenty_pixels_wide_at_256(framing: str) -> None:
     left = slice(0, 128)
     shut = drawn(replace(PLAIN, expression="closed eyes"), framing)[:, left]
