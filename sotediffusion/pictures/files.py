@@ -118,7 +118,7 @@ def picture_path(template: str, values: Mapping[str, Any], taken: Set[Path] = fr
     The values cannot leave their place in the template. A path in `taken` is never given again, nor, where the template has
     placeholders, one that exists: then it is numbered on, `-2`, `-3`.
     """
-    path = Path(_fill(template, values)).expanduser()
+    path = Path(os.path.expanduser(_fill(template, values)))
     named = any(name for _, name, _, _ in Formatter().parse(template))
     number, free = 1, path
     while free in taken or (named and os.path.exists(free)):
@@ -129,7 +129,7 @@ def picture_path(template: str, values: Mapping[str, Any], taken: Set[Path] = fr
 
 def check_template(template: str) -> None:
     """Raise UserError for a template that `picture_path` could not fill, or not with a name that can be written."""
-    filled = Path(_fill(template, _LONGEST)).expanduser()
+    filled = Path(os.path.expanduser(_fill(template, _LONGEST)))
     if not Path(template).stem or template.endswith(("/", os.sep)):
         raise UserError("out", f"{template!r} names no file; write for example pictures/{{date}}-{{seed}}.png")
     check_folder(filled)

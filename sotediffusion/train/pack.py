@@ -11,7 +11,7 @@ from sotediffusion.buckets import BucketSettings
 from sotediffusion.pictures.pixels import Pixels
 from sotediffusion.train.captions import split_tags
 from sotediffusion.train.checkpoint import replace_file
-from sotediffusion.train.draw import SHARD, claim, save_array, sizes
+from sotediffusion.train.draw import SHARD, claim, save_array, sizes, taken
 from sotediffusion.train.fill import Loader
 from sotediffusion.train.fit import Faults
 from sotediffusion.train.opening import Data, DataSettings, read_data
@@ -57,9 +57,10 @@ def _write_shard(out: Path, tags: Path, data: Data, loader: Loader, rows: "np.nd
                 lines.append({"shard": tags.stem, "bucket": f"{width}x{height}", "row": len(own),
                               "tags": tags_of(data.samples, row)})  # fmt: skip
                 own.append(picture)
-    for bucket, pictures in buckets.items():
-        save_array(out / "pictures" / f"{tags.stem}-{bucket}.npy", np.stack(pictures))
-    replace_file(tags, lambda temporary: temporary.write_text("".join(json.dumps(line) + "\n" for line in lines)))
+    with taken(out):
+        for bucket, pictures in buckets.items():
+            save_array(out / "pictures" / f"{tags.stem}-{bucket}.npy", np.stack(pictures))
+        replace_file(tags, lambda temporary: temporary.write_text("".join(json.dumps(line) + "\n" for line in lines)))
 
 
 def tags_of(samples: Samples, row: int) -> Groups:
