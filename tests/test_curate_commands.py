@@ -86,6 +86,13 @@ def test_tags_are_found_renamed_merged_and_written_for_editors(place, tmp_path):
     assert rows["long_hair"][1] == "2" and "very_long_hair" in rows["long_hair"][2]
 
 
+@pytest.mark.parametrize("command", ["report", "review"])
+def test_no_picture_is_opened_in_the_process_that_writes_a_page(place, tmp_path, monkeypatch, command):
+    monkeypatch.setattr("sotediffusion.curate.scan.sources.PictureSource.decode", None)
+    sote("curate", command, place / "cat", "--out", tmp_path / "page.html", *(["--all"] if command == "review" else []))
+    assert "data:image/webp" in (tmp_path / "page.html").read_text()
+
+
 def test_a_review_is_written_and_what_was_decided_on_it_counts_in_the_next_run(place, tmp_path):
     assert "1 of 1 undecided groups" in sote("curate", "review", place / "cat", "--out", tmp_path / "groups.html")
     assert "again.jpg" in (tmp_path / "groups.html").read_text()
@@ -103,13 +110,6 @@ def test_a_review_is_written_and_what_was_decided_on_it_counts_in_the_next_run(p
 def test_the_report_says_which_files_were_passed_over(place, tmp_path):
     sote("curate", "report", place / "cat", "--out", tmp_path / "report.html")
     assert "2, by name no pictures: 2 .part" in (tmp_path / "report.html").read_text()
-
-
-@pytest.mark.parametrize("command", ["report", "review"])
-def test_no_picture_is_opened_in_the_process_that_writes_a_page(place, tmp_path, monkeypatch, command):
-    monkeypatch.setattr("sotediffusion.curate.scan.sources.PictureSource.decode", None)
-    sote("curate", command, place / "cat", "--out", tmp_path / "page.html", *(["--all"] if command == "review" else []))
-    assert "data:image/webp" in (tmp_path / "page.html").read_text()
 
 
 def test_the_command_that_an_import_prints_can_be_pasted_whatever_folders_are_called(tmp_path):
