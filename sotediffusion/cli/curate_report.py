@@ -43,12 +43,8 @@ def command(
         return
     wanted = report.ReportSettings(
         title or Path(catalogue).absolute().name,
-        about={
-            "version": chosen.name,
-            "made": chosen.created,
-            "source": chosen.settings["source"],
-            **chosen.settings.get("notes", {}),
-        },  # fmt: skip
+        about={"version": chosen.name, "made": chosen.created, "source": chosen.settings["source"],
+               **chosen.settings.get("notes", {})},  # fmt: skip
     )
     see = opener(source or chosen.settings["source"], settings["run"].memory_gib)
     thumbnails = report.Thumbnails(see, voucher_of(rows, settings["tag"], models))
