@@ -26,6 +26,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from sotediffusion.config import plain
 from sotediffusion.generate import DONE, Run, draw, encode_picture, finish, prepare, start_decoder, step, to_image
 from sotediffusion.miniature.caption import DATED_SOURCES, tags_of
 from sotediffusion.miniature.render import render
@@ -143,8 +144,8 @@ class Album:
 
 
 def album_of(out: Path, cascade: Cascade, options: Options) -> Album:
-    """Where the pictures of these weights and steps are kept."""
-    named = json.dumps([cascade.hashes, options.steps, options.decoder_steps])
+    """Where the pictures of these weights, as they are drawn with, and steps are kept."""
+    named = json.dumps([cascade.hashes, plain(cascade.conventions), options.steps, options.decoder_steps])
     return Album(out / "pictures" / hashlib.sha256(named.encode()).hexdigest()[:12])
 
 

@@ -246,9 +246,11 @@ def step(cascade: Cascade, runs: Sequence[Run]) -> None:
     noised = repeat_guided(x, rows)
     said = network(noised, repeat_guided(r, rows), _joined(runs, rows.guided))
     scales = torch.stack([line.scales[run.index] for run, line in zip(runs, lines, strict=True)])
-    predicts = cascade.conventions.prediction_c if part == "stage_c" else cascade.conventions.prediction_b
+    own = cascade.conventions
+    prior = part == "stage_c"
+    predicts = own.prediction_c if prior else own.prediction_b
+    unit = own.guidance_unit if prior else own.decoder_guidance_unit
     eps = noise_of(said, noised, repeat_guided(scales, rows), predicts)
-    unit = cascade.conventions.guidance_unit
     scale = torch.tensor([1 + (run.guidance - 1) * unit if run.guidance > 1 else run.guidance for run in runs])
     rescale = torch.tensor([run.request.rescale for run in runs])
     eps = combine(eps, rows, scale, rescale if rescale.any() else None)

@@ -277,9 +277,9 @@ def test_the_negative_prompt_counts_where_guidance_is_above_one_in_either_stage(
         assert np.array_equal(one, other) != counts
 
 
-def test_a_model_may_have_its_own_unit_of_guidance() -> None:
-    cascade = replace(tiny_cascade(), conventions=replace(tiny_cascade().conventions, guidance_unit=0.25))
-    (soft,) = generate(cascade, replace(SMALL, guidance=9.0, decoder_guidance=5.0))
+def test_a_model_may_have_its_own_units_of_guidance() -> None:
+    units = replace(tiny_cascade().conventions, guidance_unit=0.25, decoder_guidance_unit=0.5)
+    (soft,) = generate(replace(tiny_cascade(), conventions=units), replace(SMALL, guidance=9.0, decoder_guidance=3.0))
     assert np.array_equal(np.asarray(soft.image), pixels(SMALL, guidance=3.0, decoder_guidance=2.0))
 
 

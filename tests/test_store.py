@@ -21,7 +21,7 @@ from sotediffusion.weights.bundle import Parts
 
 WHOLE = [name for name in store.FORMATS if name not in ("kohya", "onetrainer")]  # formats that a cascade opens from
 EXPECTS = Conventions(text_mask="unmasked", time_condition="clamped", compression=32.0, width=256, height=256, area=65536,
-                      guidance_unit=0.5)
+                      guidance_unit=0.5, decoder_guidance_unit=0.75)
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc, sets Linux limits")
 
 

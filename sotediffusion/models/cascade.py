@@ -45,7 +45,8 @@ class Conventions:
     prediction_c: str = "epsilon"  # what Stage C says: "epsilon", the noise, or "v", see diffusion.prediction
     prediction_b: str = "epsilon"
     prior_layout: str = "corners"  # how Stage B sees Stage C's cells: one of models.stage_b.LAYOUTS
-    guidance_unit: float = 1.0  # what a step of guidance above 1 counts: less where texts tell nearly everything
+    guidance_unit: float = 1.0  # what a step of Stage C's guidance above 1 counts: less where texts tell nearly everything
+    decoder_guidance_unit: float = 1.0  # the same of Stage B's
 
 
 @dataclass

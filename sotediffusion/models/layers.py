@@ -99,7 +99,7 @@ class TimestepBlock(nn.Module):
         return total
 
     def forward(self, x: Tensor, r_embed: Tensor, constant: Tensor) -> Tensor:
-        a, b = F.linear(r_embed, self.mapper.weight, constant)[:, None, None, :].chunk(2, dim=-1)  # (B, 1, 1, D)
+        a, b = dense(r_embed, self.mapper.weight, constant)[:, None, None, :].chunk(2, dim=-1)  # (B, 1, 1, D)
         return torch.addcmul(b, x, 1 + a)
 
 
