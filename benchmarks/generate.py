@@ -6,6 +6,7 @@ peak memory of a process that does only one of them, and the share of the machin
 
 import argparse
 import copy
+import math
 import platform
 import re
 import statistics
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -109,6 +110,20 @@ def matmul_rate(dtype: torch.dtype) -> float:
     return 2 * 1024**3 / best
 
 
+def _linear_flop(x: Any, weight: Any, *_: Any, **__: Any) -> int:
+    """Of the shapes of x (..., K) and weight (N, K)."""
+    return 2 * math.prod(x) * weight[0]
+
+
+def _attention_flop(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(q, k, v)
+
+
+# A CPU's operators of which torch's counter does not know the cost.
+FLOPS = {torch.ops.mkldnn._linear_pointwise: _linear_flop,
+         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flop}  # fmt: skip
+
+
 def _timed(call: Any) -> tuple[float, Any]:
     began = time.perf_counter()
     result = call()
@@ -141,7 +156,7 @@ def main() -> None:
         print(peak())
         return
     sides = {name: side(cascade, 0) for name, side in SIDES.items()}
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=FLOPS) as counter:
         picture = sides["ours"]()
     first = {name: _timed(call) for name, call in sides.items()}  # warms them up too
     others = {name: abs(picture - drawn) for name, (_, drawn) in first.items() if name != "ours"}
