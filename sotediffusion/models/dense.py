@@ -48,4 +48,3 @@ def _abroad() -> bool:
         return "GenuineIntel" not in Path("/proc/cpuinfo").read_text()
     except OSError:
         return False
-
