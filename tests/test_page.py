@@ -160,7 +160,7 @@ def test_it_opens_with_the_card_and_draws_by_keyboard_alone(enter):
     page.keyboard.press("Control+Enter")
     drawn(page)
     expect(page.get_by_role("status").filter(has_text="Finished: 1 picture")).to_be_attached()
-    assert page.locator(".sheet img").evaluate("async (image) => { await image.decode(); return image.naturalWidth; }") == 96
+    expect(page.locator(".sheet img")).to_have_js_property("naturalWidth", 96)
     page.reload()
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("newest, extremely aesthetic, best quality, " + PROMPT)
     expect(page.locator("#steps")).to_have_value("2")
