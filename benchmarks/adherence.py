@@ -144,7 +144,7 @@ class Album:
 
 
 def album_of(out: Path, cascade: Cascade, options: Options) -> Album:
-    """Where the pictures of these weights, as they are drawn with, and steps are kept."""
+    """Where the pictures of these weights, their conventions and these steps are kept."""
     named = json.dumps([cascade.hashes, plain(cascade.conventions), options.steps, options.decoder_steps])
     return Album(out / "pictures" / hashlib.sha256(named.encode()).hexdigest()[:12])
 

@@ -237,7 +237,8 @@ def step(cascade: Cascade, runs: Sequence[Run]) -> None:
 
     A run whose phase is over is put at the start of the next one, or is DONE.
     """
-    part = "stage_c" if runs[0].phase == STAGE_C else "stage_b"
+    prior = runs[0].phase == STAGE_C
+    part = "stage_c" if prior else "stage_b"
     network = cascade.use(part, runs[0].worn.networks.get(part))
     rows = plan_rows([run.guidance for run in runs])
     x = torch.cat([_x(run) for run in runs])
@@ -247,7 +248,6 @@ def step(cascade: Cascade, runs: Sequence[Run]) -> None:
     said = network(noised, repeat_guided(r, rows), _joined(runs, rows.guided))
     scales = torch.stack([line.scales[run.index] for run, line in zip(runs, lines, strict=True)])
     own = cascade.conventions
-    prior = part == "stage_c"
     predicts = own.prediction_c if prior else own.prediction_b
     unit = own.guidance_unit if prior else own.decoder_guidance_unit
     eps = noise_of(said, noised, repeat_guided(scales, rows), predicts)

@@ -119,6 +119,14 @@ def sizes(page: Any, **changes: int) -> None:
         page.locator(f"#{name}").fill(str(value))
 
 
+# Whole down to its last row. `image.decode()` would say so too, but has been seen never to answer.
+LAST_PIXEL = """(image) => {
+  const sheet = new OffscreenCanvas(image.naturalWidth, image.naturalHeight).getContext("2d");
+  sheet.drawImage(image, 0, 0);
+  return [image.naturalWidth, sheet.getImageData(image.naturalWidth - 1, image.naturalHeight - 1, 1, 1).data[3]];
+}"""
+
+
 def drawn(page: Any) -> Any:
     """The line under a finished picture."""
     line = page.get_by_role("button", name="Use these settings")
@@ -160,7 +168,9 @@ def test_it_opens_with_the_card_and_draws_by_keyboard_alone(enter):
     page.keyboard.press("Control+Enter")
     drawn(page)
     expect(page.get_by_role("status").filter(has_text="Finished: 1 picture")).to_be_attached()
-    expect(page.locator(".sheet img")).to_have_js_property("naturalWidth", 96)
+    image = page.locator(".sheet img")
+    expect(image).to_have_js_property("complete", True)
+    assert image.evaluate(LAST_PIXEL) == [96, 255]
     page.reload()
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("newest, extremely aesthetic, best quality, " + PROMPT)
     expect(page.locator("#steps")).to_have_value("2")
