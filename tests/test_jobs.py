@@ -2,6 +2,7 @@
 
 import json
 import random
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -168,6 +169,16 @@ def test_the_same_order_from_many_gateways_at_once_is_one_job(place):
     assert len(set(ids)) == 1
 
 
+def test_a_file_that_another_opens_in_the_same_moment_is_waited_for(tmp_path):
+    with sqlite3.connect(tmp_path / "jobs.sqlite", check_same_thread=False, isolation_level=None) as other:
+        other.execute("begin immediate")
+        leaves = threading.Timer(0.3, lambda: other.execute("commit"))
+        leaves.start()
+        assert Database(tmp_path / "jobs.sqlite").engine.connect().scalar(text("pragma journal_mode")) == "wal"
+        leaves.join()
+    other.close()
+
+
 def test_the_bound_holds_for_many_gateways_at_once(place):
     def fill():
         store, taken = JobStore(Database(place), Limits(queued=10)), 0
@@ -219,6 +230,24 @@ def test_who_does_what_he_likes_at_the_same_time_upsets_no_count_and_blocks_nobo
 
     at_once(4, live)
     check_counts(JobStore(Database(place)))
+
+
+@pytest.mark.parametrize("asked", [1, 2, 3])
+def test_a_position_is_of_one_moment_though_the_job_ends_between_two_questions(place, asked):
+    store, other = JobStore(Database(place)), JobStore(Database(place))
+    job = submit(store, ["ben", "anna"])[1]
+    questions = []
+
+    @event.listens_for(store.database.engine, "after_cursor_execute")
+    def ends(connection, cursor, statement, *rest):
+        questions.append(statement)
+        if sum(question.startswith("SELECT") for question in questions) == asked and other.get(job.id).state == JobState.QUEUED:
+            other.cancel(job.id)
+
+    assert store.position(job.id) == 1
+    assert other.get(job.id).state == JobState.CANCELLED
+    event.remove(store.database.engine, "after_cursor_execute", ends)
+    assert store.position(job.id) is None
 
 
 def check_counts(store):

@@ -77,7 +77,7 @@ class News:
 
 def _versions(gateway: Gateway, owner: str) -> dict[str, int]:
     mine = sa.select(jobs.c.id, jobs.c.version).where(jobs.c.owner == owner)
-    with gateway.store.database.read() as connection:
+    with gateway.store.database.snapshot() as connection:
         latest = connection.execute(mine.order_by(jobs.c.seq.desc()).limit(_WINDOW)).all()
         waiting = connection.execute(mine.where(QUEUED)).all()
         # Without the owner, by whose index SQLite would walk over all of its jobs; those that run are few.

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -50,6 +51,15 @@ class Database:
         """Questions, each answered from its own moment; they wait for no writer."""
         with _in_our_words(self.place), self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             yield connection
+
+    @contextmanager
+    def snapshot(self) -> Iterator[sa.Connection]:
+        """Several questions answered from one moment, as if nobody wrote between them; they wait for no writer either."""
+        with _in_our_words(self.place), self.engine.connect() as connection:
+            if self.shared:
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin():
+                yield connection
 
     @contextmanager
     def write(self, durable: bool = True) -> Iterator[sa.Connection]:
@@ -108,17 +118,32 @@ def _sqlite(path: str) -> sa.Engine:
     @event.listens_for(engine, "connect")
     def _connected(connection: Any, record: Any) -> None:
         connection.isolation_level = None  # transactions begin where `_begin` says so
-        connection.execute("pragma journal_mode=wal")
+        _write_ahead(connection)
         connection.execute(f"pragma journal_size_limit={_WAL_KEPT}")
 
     @event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
-        durable = connection.get_execution_options().get("durable")
-        if durable is not None:
-            connection.exec_driver_sql(f"pragma synchronous={'full' if durable else 'normal'}")
+        options = connection.get_execution_options()
+        if "durable" in options:
+            connection.exec_driver_sql(f"pragma synchronous={'full' if options['durable'] else 'normal'}")
             connection.exec_driver_sql("begin immediate")  # at once, for a reader that turns writer cannot wait its turn
+        elif options.get("isolation_level") != "AUTOCOMMIT":
+            connection.exec_driver_sql("begin")
 
     return engine
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """The file keeps a write-ahead log from now on. SQLite does not wait for who says so as well: it is asked again."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            connection.execute("pragma journal_mode=wal")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def _postgres(place: str) -> sa.Engine:

@@ -104,7 +104,7 @@ class JobStore:
 
     def position(self, id: str) -> int | None:
         """How many waiting jobs have their turn before this one, if nothing else comes; None unless it waits."""
-        with self.database.read() as connection:
+        with self.database.snapshot() as connection:
             return lines.ahead_of(connection, id)
 
     def cancel(self, id: str, owner: str | None = None) -> tuple[JobState, JobState] | None:
@@ -205,7 +205,7 @@ class JobStore:
         running = sa.select(sa.func.count()).select_from(jobs).where(RUNNING)
         if models:
             running = running.where(jobs.c.model.in_(models))
-        with self.database.read() as connection:
+        with self.database.snapshot() as connection:
             return {JobState.QUEUED: lines.length(connection, models=models), JobState.RUNNING: connection.scalar(running) or 0}
 
     def usage(self, owner: str) -> int:
