@@ -38,7 +38,7 @@ from sotediffusion.pictures.files import beside
 from sotediffusion.train.data import pixels
 from sotediffusion.train.draw import nearest, sizes
 from sotediffusion.train.judging import GROUPS, NAMES, effect_size, mean_rate, rates, targets_of
-from sotediffusion.train.recipes.judge import Judge, Probe, level, open_reader, told
+from sotediffusion.train.recipes.judge import Judge, Probe, level, open_reader, told, views
 from sotediffusion.types import Picture, Request, UserError
 from sotediffusion.weights.store import open_cascade
 
@@ -204,7 +204,7 @@ def reconstructed(cascade: Cascade, pictures: Sequence[Pixels]) -> list[Pixels]:
 @torch.inference_mode()
 def judged(judge: nn.Module, pictures: Sequence[Pixels]) -> Tensor:
     """Logits (N, all choices) of pictures of any sizes."""
-    return torch.cat([judge(_tensor(picture)) for picture in pictures])
+    return torch.cat([judge(views(_tensor(picture)[0])).mean(0, keepdim=True) for picture in pictures])
 
 
 @torch.inference_mode()

@@ -188,6 +188,21 @@ def test_roughened_pictures_lose_their_quality_and_only_they():
     assert [torch.equal(a, b) for a, b in zip(pictures, plain, strict=True)] == (~rough).tolist()
 
 
+def test_a_picture_is_read_in_cuts_that_training_makes_of_it_too(monkeypatch):
+    picture = torch.rand(3, 40, 56)
+    cuts = reading.views(picture)
+    places = iter([(4, 4), (0, 0), (0, 8), (8, 0), (8, 8)])
+    monkeypatch.setattr(torch, "randint", lambda *_: torch.tensor(next(places)))
+    assert torch.equal(cuts, torch.cat([reading.shift(picture[None]) for _ in cuts]))
+
+
+def test_the_judges_answer_is_the_mean_of_what_it_reads_in_five_cuts():
+    judge, picture = small_judge().eval(), np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    pixels = torch.from_numpy(picture).permute(2, 0, 1) / 255
+    alone = [judge(pixels[:, top : top + 56, left : left + 88][None]) for top, left in ((4, 4), (0, 0), (0, 8), (8, 0), (8, 8))]
+    assert torch.allclose(adherence.judged(judge, [picture, picture])[1], torch.cat(alone).mean(0), atol=1e-5)
+
+
 def test_a_missing_judge_says_how_to_train_one(tmp_path):
     with pytest.raises(UserError, match="sote train miniature judge"):
         reading.open_reader(tmp_path / "judge", small_judge())

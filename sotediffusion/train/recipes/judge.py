@@ -73,9 +73,22 @@ def reading_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 def shift(picture: Tensor) -> Tensor:
     """(B, 3, H, W) -> the same less SHIFT px of either side."""
-    side = [length - SHIFT for length in picture.shape[2:]]
     top, left = torch.randint(0, SHIFT + 1, (2,)).tolist()
-    return picture[:, :, top : top + side[0], left : left + side[1]]
+    return _cut(picture, top, left)
+
+
+def views(picture: Tensor) -> Tensor:
+    """One picture (3, H, W) -> (5, 3, H - SHIFT, W - SHIFT), cut to its middle and corners as the judge learnt to see pictures.
+
+    Whole, a wallpaper's frame lies where no picture of the training had one. The mean of the five logits is the judge's answer.
+    """
+    places = ((SHIFT // 2, SHIFT // 2), (0, 0), (0, SHIFT), (SHIFT, 0), (SHIFT, SHIFT))
+    return torch.stack([_cut(picture, top, left) for top, left in places])
+
+
+def _cut(picture: Tensor, top: int, left: int) -> Tensor:
+    height, width = (length - SHIFT for length in picture.shape[-2:])
+    return picture[..., top : top + height, left : left + width]
 
 
 def roughen(picture: Tensor) -> tuple[Tensor, Tensor]:
