@@ -9,7 +9,7 @@ from PIL import Image
 
 from sotediffusion.cli.curate import read_preset
 from sotediffusion.curate import pipeline
-from sotediffusion.curate.dedupe.reference import Reading, hashed, read_reference
+from sotediffusion.curate.dedupe.reference import Reading, hashed, read_reference, scanned
 from sotediffusion.curate.engine.shelves import Folder
 from sotediffusion.curate.engine.store import Store
 from sotediffusion.curate.scan.sources import PictureSource
@@ -48,6 +48,19 @@ def read_of(log):
     found = sorted(log.read_text().splitlines()) if log.exists() else []
     log.unlink(missing_ok=True)
     return found
+
+
+def test_a_folder_is_compared_though_one_of_its_pictures_kills_its_decoder(tmp_path):
+    place = tmp_path / "held"
+    place.mkdir()
+    for number, name in enumerate(("a.png", "b.png", "kills.png")):
+        picture(number, 300).save(place / name)
+    told = []
+    table = scanned(Killers(Folder(str(place))), told=told.append).select(["row", "path", "format", "drop_scan"])
+    assert [list(row.values()) for row in table.to_pylist()] == [
+        [0, "a.png", "png", None], [1, "b.png", "png", None], [2, "kills.png", None, "kills the decoder"],
+    ]  # fmt: skip
+    assert told == [3]
 
 
 def test_a_reference_folder_is_read_once_and_a_picture_that_kills_its_decoder_is_left_out_and_named(tmp_path):

@@ -42,12 +42,16 @@ def command(place: str, reference: tuple[str, ...], compat: str | None, as_json:
       sote curate dedupe scrape --reference training-set --json
       sote curate dedupe scrape --compat czkawka --similarity medium
     """
+    from tqdm import tqdm
+
     from sotediffusion.curate.dedupe.reference import scanned
+    from sotediffusion.curate.pipeline import RunSettings
     from sotediffusion.curate.scan.sources import open_source
 
     _check_options(compat)
     source = open_source(place)
-    table = scanned(source)
+    with tqdm(desc="looking", unit="picture", disable=None, leave=False) as bar:
+        table = scanned(source, int(RunSettings().memory_gib * 2**30), bar.update)
     if compat:
         groups = _czkawka_groups(source, table, options)
     else:

@@ -5,9 +5,8 @@ references/DIGEST-OF-THE-PLACE.arrow with a `key` and its `phash`, null for what
 """
 
 import hashlib
-import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import sched_getaffinity
 from typing import Any
@@ -25,8 +24,8 @@ from sotediffusion.curate.engine.processes import KILLS
 from sotediffusion.curate.engine.store import Store
 from sotediffusion.curate.policy import rule_digest
 from sotediffusion.curate.scan.sources import PictureSource, open_source, whole
-from sotediffusion.curate.scan.step import ScanStep
-from sotediffusion.curate.step import LISTING, Pictures
+from sotediffusion.curate.scan.step import SCANNED, ScanStep
+from sotediffusion.curate.step import LISTING
 from sotediffusion.types import UserError
 
 Array = np.ndarray[Any, Any]
@@ -34,8 +33,7 @@ Array = np.ndarray[Any, Any]
 KEPT = pa.schema([("key", pa.binary(32)), ("phash", pa.binary(BYTES))])
 PASSING = (KILLS, "unreadable", "bomb")  # reasons that another day, or more memory, may do away with
 _NAMED = 6  # files of a sentence about those left out
-_BATCH = 128  # files that a process scans in one go
-_FEW = 64  # files that are not worth a second process
+_BATCH = 256  # rows that are put together at a time
 
 
 @dataclass(frozen=True)
@@ -68,18 +66,16 @@ def _known(place: str, how: Reading) -> pa.Table:
     return read(whole(place)).to_table(columns=["path", "phash"], filter=f"not {DROPPED}")
 
 
-class _Hashes:
-    """A source that gives the hash (32,) uint8 of a picture in its place, opened and refused as the scan does."""
+class _Scans:
+    """A source that gives what the scan says of a picture in its place: a row of SCANNED, as bytes of Arrow."""
 
     def __init__(self, source: PictureSource):
         self.scan = ScanStep(source)
 
     def decode(self, path: str) -> Array:
         sizes = pa.nulls(1, pa.int64())  # a file of any size is read: the process has its limit
-        (row,) = self.scan.process(pa.record_batch([pa.array([path]), sizes], names=["path", "bytes"])).to_pylist()
-        if row["phash"] is None:
-            raise ValueError(row["drop_scan"])
-        return np.frombuffer(row["phash"], np.uint8)
+        row = self.scan.process(pa.record_batch([pa.array([path]), sizes], names=["path", "bytes"]))
+        return np.frombuffer(row.serialize(), np.uint8)
 
 
 def hashed(place: str, source: PictureSource, how: Reading) -> pa.Table:
@@ -90,7 +86,8 @@ def hashed(place: str, source: PictureSource, how: Reading) -> pa.Table:
     keys = [hashlib.sha256(repr(tuple(row.values())).encode()).digest() for row in listed.to_pylist()]
     paths, known = listed.column("path").to_pylist(), _kept(place, how.store)
     new = {key: path for key, path in zip(keys, paths, strict=True) if key not in known}
-    found = _look(Guarded(_Hashes(source), how.memory, np.asarray), new)
+    rows = _look(source, how.memory, list(new.values())).select(["phash", "drop_scan"]).to_pylist()
+    found = {key: (row["phash"], row["drop_scan"] or "") for key, row in zip(new, rows, strict=True)}
     killed = sorted(new[key] for key, (_, reason) in found.items() if reason == KILLS)
     if killed:
         how.say(f"{len(killed)} files of {place} kill the decoder and do not count: {', '.join(killed[:_NAMED])}")
@@ -103,18 +100,29 @@ def hashed(place: str, source: PictureSource, how: Reading) -> pa.Table:
     return pa.table({"path": listed.column("path"), "phash": hashes})
 
 
-def _look(pictures: Pictures, new: dict[bytes, str]) -> dict[bytes, tuple[bytes | None, str]]:
-    """The hash of each picture, or none and the reason."""
+def _look(
+    source: PictureSource, memory: int, paths: Sequence[str], told: Callable[[int], object] = lambda more: None
+) -> pa.Table:
+    """What the scan says of each picture, in processes that may die of one; reasons only for those that they died of."""
+    pictures = Guarded(_Scans(source), memory, np.asarray)
 
-    def one(path: str) -> tuple[bytes | None, str]:
+    def one(path: str) -> pa.RecordBatch:
         try:
-            return pictures.decode(path).tobytes(), ""
-        except (ValueError, OSError) as error:
-            return None, str(error)
+            return pa.ipc.read_record_batch(pa.py_buffer(pictures.decode(path)), SCANNED)
+        except ValueError as error:
+            reason = str(error)
+        except OSError as error:
+            reason = f"unreadable: {error}"
+        return pa.RecordBatch.from_pylist([{"drop_scan": reason}], SCANNED)
 
     pool = ThreadPoolExecutor(len(sched_getaffinity(0)))
     try:
-        return dict(zip(new, pool.map(one, new.values()), strict=True))
+        tables = [SCANNED.empty_table()]
+        for start in range(0, len(paths), _BATCH):
+            rows = list(pool.map(one, paths[start : start + _BATCH]))
+            tables.append(pa.Table.from_batches(rows).combine_chunks())
+            told(len(rows))
+        return pa.concat_tables(tables)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -133,27 +141,18 @@ def _file(place: str) -> str:
     return f"references/{hashlib.sha256(repr((place, ScanStep.version, rule_digest())).encode()).hexdigest()[:32]}.arrow"
 
 
-def scanned(source: PictureSource) -> pa.Table:
-    """What the listing and the scan say of every file of a source, with `row` numbers in the listing's order."""
-    batches = list(_cut(source))
-    step = ScanStep(source)
-    if sum(map(len, batches)) <= _FEW:
-        results = [step.process(batch) for batch in batches]
-    else:
-        with ProcessPoolExecutor(len(sched_getaffinity(0)), multiprocessing.get_context("spawn")) as pool:
-            results = list(pool.map(step.process, batches))
-    if not batches:
+def scanned(source: PictureSource, memory: int = 0, told: Callable[[int], object] = lambda more: None) -> pa.Table:
+    """What the listing and the scan say of every file of a source, with `row` numbers in the listing's order.
+
+    `memory`: bytes that a picture may take, 0 for any. `told`: hears how many more files were looked at. Raises UserError where
+    nothing is listed.
+    """
+    listed = pa.Table.from_batches(source.listing(), LISTING)
+    if not len(listed):
         raise UserError("source", "there are no pictures in it; give another place")
-    listed, found = pa.Table.from_batches(batches), pa.Table.from_batches(results)
-    table = pa.table({"row": pa.array(np.arange(len(listed)))} | _columns(listed) | _columns(found))
-    return table.combine_chunks()
+    found = _look(source, memory, listed.column("path").to_pylist(), told)
+    return pa.table({"row": pa.array(np.arange(len(listed)))} | _columns(listed) | _columns(found)).combine_chunks()
 
 
 def _columns(table: pa.Table) -> dict[str, Any]:
     return {name: table.column(name) for name in table.column_names}
-
-
-def _cut(source: PictureSource) -> Iterator[pa.RecordBatch]:
-    for batch in source.listing():
-        for start in range(0, len(batch), _BATCH):
-            yield batch.slice(start, _BATCH)
