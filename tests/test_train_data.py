@@ -14,7 +14,7 @@ from sotediffusion.models.cascade import SIZES
 from sotediffusion.text.prompt import chunk_prompt
 from sotediffusion.train import draw as drawing
 from sotediffusion.train.captions import Captioning, Captions, compose, make_tokenizer
-from sotediffusion.train.data import Folder, order, pixels, prefetch
+from sotediffusion.train.data import Folder, open_array, order, pixels, prefetch
 from sotediffusion.train.draw import Drawing, draw, nearest, sizes
 from sotediffusion.train.encode import encode
 from sotediffusion.train.recipes import effnet, stage_a, stage_b
@@ -177,6 +177,22 @@ def test_latents_are_encoded_once_for_each_set_of_weights(data, folder):
     assert stamps == {p: p.stat().st_mtime_ns for p in (data / name).iterdir()}
     network.mapper[0].weight.data.mul_(1.01)
     assert encode(data, "effnet", network, network, lambda done, total: None) != name
+
+
+def test_latents_of_a_shard_that_grew_are_made_again_and_others_are_kept(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    network = effnet.EffNetEncoder(SIZES["tiny"].effnet).eval()
+    kept, grown = (f"{name}-32x32.npy" for name in ("00000", "00001"))
+    np.save(tmp_path / "pictures" / kept, pictures)
+    np.save(tmp_path / "pictures" / grown, pictures[:1])
+    latents = tmp_path / encode(tmp_path, "effnet", network, network, lambda done, total: None)
+    first = (latents / kept).stat().st_ino
+    assert len(open_array(latents / grown)) == 1
+    np.save(tmp_path / "pictures" / grown, pictures)
+    encode(tmp_path, "effnet", network, network, lambda done, total: None)
+    assert (latents / kept).stat().st_ino == first
+    np.testing.assert_array_equal(open_array(latents / grown), open_array(latents / kept))
 
 
 def test_a_missing_shard_is_named(data, tmp_path):

@@ -27,15 +27,18 @@ def encode(data: Path, name: str, network: nn.Module, forward: Callable[[Tensor]
            progress: Callable[[int, int], None]) -> str:
     """Encode all pictures in `data` with `forward` (pixels (B, 3, H, W) -> latents) and return the sub-folder of the latents.
 
-    Shards that are there already are kept; `progress` is told (shards done, shards in all). UserError: `data` cannot be written.
+    Latents of as many pictures as their shard holds are kept; `progress` is told (shards done, shards in all). UserError: `data`
+    cannot be written, or a shard cannot be read.
     """
     target = f"{name}-{fingerprint(network)}"
     shards = sorted((data / "pictures").glob("*.npy"))
     device = next(network.parameters()).device
+    open_array.cache_clear()  # what it has mapped may have grown since
     for done, shard in enumerate(shards):
-        path = data / target / shard.name
-        if not path.is_file():
-            save_array(path, _encode_shard(open_array(shard), forward, device), "data")
+        path, pictures = data / target / shard.name, open_array(shard)
+        if not path.is_file() or len(open_array(path)) != len(pictures):  # a larger number drew more into the last shard
+            save_array(path, _encode_shard(pictures, forward, device), "data")
+            open_array.cache_clear()
         progress(done + 1, len(shards))
     return target
 
