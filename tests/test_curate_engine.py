@@ -4,18 +4,23 @@ import json
 import os
 import random
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from multiprocessing import connection
 from pathlib import Path
 
+import lance
 import numpy as np
 import pytest
 from curate_run import by_path, calls, curate, steps_of, write
 from curate_steps import Count, Folder, LatePolicy, Length, Policy, Praise, Read, Repeat, See
 
 from sotediffusion.curate import catalogue
-from sotediffusion.curate.engine import local, work
+from sotediffusion.curate.engine import local, processes, work
 from sotediffusion.curate.engine.lock import only_writer
 from sotediffusion.curate.engine.runner import stages_of
 from sotediffusion.curate.engine.shards import SHARD, Placed
@@ -262,6 +267,101 @@ def test_a_later_refusal_erases_what_was_on_file_and_in_older_versions(tmp_path)
     assert version is None and not calls(tmp_path)
 
 
+def test_another_setting_of_the_first_step_brings_no_trouble_to_what_was_refused_before(tmp_path):
+    write(tmp_path, texts(8, _2="forbidden words", _5="picture 1 of many"))
+
+    def steps(**settings):
+        first, *others = steps_of(tmp_path)
+        return [Read(first.log, first.source, **settings), *others]
+
+    curate(tmp_path)
+    calls(tmp_path)
+    _, version = curate(tmp_path, steps=steps(tint=3))
+    assert version.reasons == {"policy": 1, "same as": 1} and calls(tmp_path)["dedupe all"] == 1
+    _, version = curate(tmp_path, steps=steps(tint=3))
+    assert version is None and not calls(tmp_path)
+    _, version = curate(tmp_path)
+    assert not calls(tmp_path), "under the old setting all of it is finished"
+
+
+def test_what_is_refused_by_looks_is_gone_from_the_first_step_under_every_setting(tmp_path):
+    write(tmp_path, texts(6, _2="looks wrong to a tagger"))
+    first, *others = steps_of(tmp_path)
+    kind = [step for step in others if step.name != "policy_tags"]
+    curate(tmp_path, steps=[first, *kind])
+    curate(tmp_path, steps=[Read(first.log, first.source, tint=3), *kind])
+    assert b"looks wrong" in everything_in(tmp_path / "cat")
+    for again in range(2):
+        _, version = curate(tmp_path, steps=[Read(first.log, first.source, tint=3), *others])
+        assert b"looks wrong" not in everything_in(tmp_path / "cat") and (version is None) == bool(again)
+
+
+@pytest.mark.parametrize("cut", ["delete", "cleanup_old_versions"])
+def test_forgetting_older_versions_that_was_cut_off_is_made_good(tmp_path, monkeypatch, cut):
+    write(tmp_path, texts(6, _2="looks wrong to a tagger"))
+    curate(tmp_path, steps=[step for step in steps_of(tmp_path) if step.name != "policy_tags"], name="early")
+
+    def cut_off(*_, **__):
+        raise KeyboardInterrupt
+
+    kind = lance.LanceDataset if cut == "cleanup_old_versions" else type(catalogue.read(tmp_path / "cat").tags)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(kind, cut, cut_off)
+        curate(tmp_path)
+    curate(tmp_path)
+    assert b"looks wrong" not in everything_in(tmp_path / "cat")
+    assert [version.name for version in catalogue.versions(Store(tmp_path / "cat"))] == ["v2"]
+
+
+def test_a_dataset_that_does_not_open_is_not_taken_for_none(tmp_path):
+    write(tmp_path, texts(3))
+    curate(tmp_path)
+    (manifest,) = (tmp_path / "cat" / "catalogue.lance" / "_versions").glob("*.manifest")
+    whole = manifest.read_bytes()
+    manifest.write_bytes(whole[:-30])
+    write(tmp_path, {3: "one more picture"})
+    with pytest.raises(UserError, match="^catalogue: .* cannot be opened"):
+        curate(tmp_path)
+    manifest.write_bytes(whole)
+    _, version = curate(tmp_path)
+    assert version.name == "v2" and version.rows == 4 and len(by_path(tmp_path, "v1")) == 3
+
+
+def test_a_worker_that_ends_in_the_middle_of_a_word_has_died():
+    worker = processes.Worker()
+    ours, theirs = socket.socketpair()
+    worker.connection.close()
+    worker.connection = connection.Connection(ours.detach())
+    with theirs:
+        theirs.sendall(struct.pack("!i", 1000) + b"half of what it had to say")
+    worker.process.kill()
+    with pytest.raises(processes.Died):
+        worker.receive()
+    worker.end()
+
+
+class OnDevice(See):
+    """Says which process looks on which device; the first on device 0 dies."""
+
+    def look(self, rows, pictures):
+        device = os.environ["CUDA_VISIBLE_DEVICES"]
+        self.note([f"{device} {os.getpid()}"])
+        time.sleep(0.05)
+        if device == "0" and not (self.log.parent / "died").exists():
+            (self.log.parent / "died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().look(rows, pictures)
+
+
+def test_who_comes_for_a_dead_process_gets_its_device(tmp_path):
+    write(tmp_path, texts(96))
+    means = processes.Means(Store(tmp_path / "cat"), Folder(tmp_path / "src"), 2, devices=("0", "1"))
+    steps = [Read(tmp_path / "log", Folder(tmp_path / "src")), OnDevice(tmp_path / "log")]
+    curate(tmp_path, steps=steps, executor=local.Local(means))
+    devices = {line.split()[2]: line.split()[1] for line in calls(tmp_path) if line.count(" ") == 2}
+    assert sorted(devices.values()) == ["0", "0", "1"]
+
+
 def test_erasing_that_was_cut_off_is_made_good(tmp_path, monkeypatch):
     write(tmp_path, texts(6))
     (tmp_path / "src" / "secret name.png").write_text("looks wrong to a tagger")
@@ -308,7 +408,7 @@ def test_kill_9_at_any_moment_loses_no_finished_shard_and_repeats_none(tmp_path,
         now = finished_rows(tmp_path)
         assert before.items() <= now.items(), "what was finished stays as it was"
         before = now
-    out, error = start(tmp_path).communicate(timeout=120)
+    out, error = start(tmp_path).communicate(timeout=600)
     assert json.loads(out) in (64, None), error
     assert before.items() <= finished_rows(tmp_path).items()
     write(tmp_path / "unbroken", {number: f"slow picture {number}" for number in range(64)})
@@ -354,6 +454,12 @@ def test_a_second_writer_is_refused_and_a_killed_one_leaves_no_lock(tmp_path):
         pass
 
 
+def is_alive(pid):
+    with suppress(OSError):
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    return False
+
+
 def test_workers_end_with_their_parent(tmp_path):
     write(tmp_path, {number: f"slow picture {number}" for number in range(200)})
     run = start(tmp_path)
@@ -367,7 +473,7 @@ def test_workers_end_with_their_parent(tmp_path):
     run.wait()
     assert len(children) >= 2
     for _ in range(600):  # one that is just starting has to get as far as looking for it
-        left = [pid for pid in children if Path(f"/proc/{pid}").exists() and " Z " not in Path(f"/proc/{pid}/stat").read_text()]
+        left = [pid for pid in children if is_alive(pid)]
         if not left:
             break
         time.sleep(0.1)

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 import uuid
 
 import numpy as np
@@ -69,7 +70,36 @@ def test_only_one_writes_to_an_object_store_and_a_stale_lock_is_taken_over(bucke
         store.write("run.lock", b'{"host": "elsewhere", "process": 1, "since": "long ago", "renewed": 0}')
         with only_writer(Store(bucket)):
             pass
-    assert threading.active_count() < 20
+    assert not [thread for thread in threading.enumerate() if "(renew)" in thread.name]
+
+
+def test_a_lock_outlives_a_store_that_did_not_answer_once_and_who_lost_it_writes_no_more(tmp_path, bucket, monkeypatch):
+    monkeypatch.setattr("sotediffusion.curate.engine.lock.RENEW", 0.02)
+    other, write_once, said = b'{"token": "another run"}', Store.write, []
+
+    def silent_once(store, name, content):
+        said.append(name)
+        if len(said) == 1:
+            raise UserError("out", "it does not answer")
+        write_once(store, name, content)
+
+    monkeypatch.setattr(Store, "write", silent_once)
+    store = Store(bucket)
+    with only_writer(store):
+        until(lambda: len(said) > 2)
+        store.write("a", b"one")
+        Store(bucket).write("run.lock", other)
+        until(lambda: store.taken)
+        with pytest.raises(UserError, match="^out: .* was taken over by another run"):
+            store.write("a", b"two")
+    assert store.read("run.lock") == other and store.read("a") == b"one"
+
+
+def until(yes):
+    end = time.monotonic() + 60
+    while not yes():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_a_store_that_no_longer_answers_is_one_sentence_and_no_thousand_quarantines(tmp_path, bucket, monkeypatch):

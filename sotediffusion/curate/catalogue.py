@@ -54,12 +54,14 @@ def read(place: str | Path, version: str | None = None) -> Any:
 
 def versions(store: Store) -> list[Version]:
     """All named versions, oldest first."""
-    found = []
-    for name in store.names(VERSIONS):
-        if name.endswith(".json"):
-            found.append(Version(**json.loads(store.read(f"{VERSIONS}/{name}"))))
     named = _tags(store)
-    return sorted((v for v in found if named.get(v.name) == v.number), key=lambda v: (v.number, v.created))
+    return sorted((v for v in _recorded(store) if named.get(v.name) == v.number), key=lambda v: (v.number, v.created))
+
+
+def _recorded(store: Store) -> list[Version]:
+    """What is recorded of versions, of those too that a killed run had not named yet, or not yet forgotten."""
+    names = [name for name in store.names(VERSIONS) if name.endswith(".json")]
+    return [Version(**json.loads(store.read(f"{VERSIONS}/{name}"))) for name in names]
 
 
 def find_version(store: Store, name: str | None = None) -> Version:
@@ -88,6 +90,7 @@ def commit(finished: Finished, settings: Mapping[str, Any], name: str | None = N
 
     Only for the holder of the run's lock. Raises UserError where the place takes no more.
     """
+    finished.store.check_ours()
     try:
         return _commit(finished, settings, name)
     except OSError as error:
@@ -100,34 +103,34 @@ def _commit(finished: Finished, settings: Mapping[str, Any], name: str | None) -
     asked, name = name is not None, name or _next_name(known)
     check_name(name, known)
     latest = find_version(store) if known else None
-    dataset, erased = _update(finished, latest)
+    dataset = _update(finished, latest)
     if dataset is None:
         assert latest is not None
-        if not asked:
-            return None
         dataset = _open(store, latest.number)
+        if not asked:
+            _forget_refused(store, dataset, latest)
+            return None
     version = _describe(finished, dataset, name, settings, latest)
     store.write(f"{VERSIONS}/{name}.json", json.dumps(asdict(version), indent=1).encode())
     there = _tags(store)
     for tag in (name, LATEST):
         (dataset.tags.update if tag in there else dataset.tags.create)(tag, dataset.version)  # at no moment without it
-    if erased:
-        _forget_others(store, dataset, name)
+    _forget_refused(store, dataset, version)
     return version
 
 
-def _update(finished: Finished, latest: Version | None) -> tuple[Any, bool]:
-    """The dataset with every column and row as finished, None where it was so; and whether rows of before were erased."""
+def _update(finished: Finished, latest: Version | None) -> Any:
+    """The dataset with every column and row as finished, None where it was so."""
     if latest is None:
-        return _create(finished), False
+        return _create(finished)
     dataset = _open(finished.store, None)
     if dataset.version != latest.number:  # left by a run that was killed while it committed
         dataset = _open(finished.store, latest.number)
         dataset.restore()
         dataset = _open(finished.store, None)
     held = dataset.to_table(columns=[ROW]).column(ROW).to_numpy()
-    if int(finished.ledger.erased[held].sum()) > int(latest.states.get("erased", "0")):
-        return _create(finished), True  # anew, as a replaced column stays in the file of its neighbours
+    if int(finished.ledger.erased[held].sum()) > _erased(latest):
+        return _create(finished)  # anew, as a replaced column stays in the file of its neighbours
     states = finished.states(held)
     changed = [step for step, state in states.items() if latest.states.get(step) != state]
     fresh = _without(finished.rows, held)
@@ -136,14 +139,14 @@ def _update(finished: Finished, latest: Version | None) -> tuple[Any, bool]:
     whole = finished.schema(finished.placed.values(), True)
     stale = [column for column in dataset.schema.names if column != ROW and (column in schema.names or column not in whole.names)]
     if not stale and not schema.names and not len(fresh):
-        return None, False
+        return None
     if stale:
         dataset.drop_columns(stale)
     if schema.names:
         dataset.add_columns(pa.RecordBatchReader.from_batches(schema, finished.batches(steps, REASON in changed, held)))
     if len(fresh):
         dataset = _append(finished, dataset, fresh)
-    return dataset, False
+    return dataset
 
 
 def _create(finished: Finished) -> Any:
@@ -204,13 +207,24 @@ def count_reasons(dataset: Any) -> Counter[str]:
     return Counter(dict(counts.most_common()))
 
 
-def _forget_others(store: Store, dataset: Any, name: str) -> None:
-    """Older versions show pictures that the policy has refused since; nothing of those may stay."""
-    for tag in dataset.tags.list():
-        if tag not in (name, LATEST):
-            dataset.tags.delete(tag)
-            store.remove(f"{VERSIONS}/{tag}.json")
+def _erased(version: Version) -> int:
+    """How many of its rows are erased."""
+    return int(version.states.get("erased", "0"))
+
+
+def _forget_refused(store: Store, dataset: Any, latest: Version) -> None:
+    """Older versions show pictures that the policy has refused since; nothing of those may stay.
+
+    Their records go last, so that what a killed run had begun is found and finished by the next.
+    """
+    older = [version.name for version in _recorded(store) if _erased(version) < _erased(latest)]
+    if not older:
+        return
+    for name in set(older) & set(_tags(store)):
+        dataset.tags.delete(name)
     dataset.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
+    for name in older:
+        store.remove(f"{VERSIONS}/{name}.json")
 
 
 def _next_name(known: list[Version]) -> str:
@@ -232,7 +246,11 @@ def _open(store: Store, number: int | None) -> Any:
 
 
 def _tags(store: Store) -> dict[str, int]:
+    """The number of each name; none where there is no dataset, or but what a first run that was killed had begun."""
+    if not store.names(f"{DATASET}/_versions"):
+        return {}
     try:
         return {name: tag["version"] for name, tag in _open(store, None).tags.list().items()}
-    except (ValueError, OSError):
-        return {}
+    except (ValueError, OSError) as error:
+        raise UserError("catalogue", f"{_uri(store)} cannot be opened ({str(error)[:120]}); try again, or put its files back "
+                                     "from a copy") from None  # fmt: skip

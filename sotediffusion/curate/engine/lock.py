@@ -6,8 +6,8 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from sotediffusion.curate.engine.store import Store
@@ -18,6 +18,7 @@ WORKERS_LOCK = "workers.lock"  # held shared by every worker, so that a later ru
 ORPHANS = 30.0  # seconds that workers of a killed run get to end
 STALE = 120.0  # seconds after which a lock in an object store that is not renewed counts as left behind
 RENEW = 20.0  # seconds
+TRIES = 3  # to take a lock that others let go of, or left behind, in the same moment
 
 
 @contextmanager
@@ -82,7 +83,7 @@ def _held(store: Store, said: bytes) -> UserError:
 
 @contextmanager
 def _remote(store: Store) -> Iterator[None]:
-    """An object that only one can create, renewed by a thread while it is held."""
+    """An object that only one can create, renewed by a thread while it is held; who finds another's there writes no more."""
     import threading
 
     token, done = secrets.token_hex(8), threading.Event()
@@ -90,18 +91,20 @@ def _remote(store: Store) -> Iterator[None]:
     def content() -> bytes:
         return json.dumps(json.loads(_said()) | {"token": token, "renewed": time.time()}).encode()
 
-    if not store.create(LOCK, content()):
-        found = store.read(LOCK)
-        if time.time() - _renewed(found) < STALE:
-            raise _held(store, found)
-        store.remove(LOCK)
-        if not store.create(LOCK, content()):
-            raise _held(store, store.read(LOCK))
+    def is_ours() -> bool:
+        with suppress(FileNotFoundError):
+            return token.encode() in store.read(LOCK)
+        return False
 
     def renew() -> None:
         while not done.wait(RENEW):
-            store.write(LOCK, content())
+            with suppress(UserError):  # a store that does not answer may answer the next time
+                store.taken = store.taken or not is_ours()
+                if store.taken:
+                    return
+                store.write(LOCK, content())
 
+    _take(store, content)
     thread = threading.Thread(target=renew, daemon=True)
     thread.start()
     try:
@@ -109,7 +112,22 @@ def _remote(store: Store) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
+        if is_ours():
+            store.remove(LOCK)
+
+
+def _take(store: Store, content: Callable[[], bytes]) -> None:
+    for _ in range(TRIES):
+        if store.create(LOCK, content()):
+            return
+        try:
+            found = store.read(LOCK)
+        except FileNotFoundError:  # its holder has just left
+            continue
+        if time.time() - _renewed(found) < STALE:
+            raise _held(store, found)
         store.remove(LOCK)
+    raise _held(store, b"")
 
 
 def _renewed(said: bytes) -> float:

@@ -96,9 +96,9 @@ class Looking:
 
     def a_model(self) -> Worker:
         """A process for a device that has none yet, else the one with the fewest tasks."""
-        if len(self.models) < len(self.means.devices):
-            device = self.means.devices[len(self.models)]
-            self.models.append(self.spare.take(0, device).enter(self.hall, self.shared))
+        busy = {model.kind[1] for model in self.models}
+        if free := [device for device in self.means.devices if device not in busy]:
+            self.models.append(self.spare.take(0, free[0]).enter(self.hall, self.shared))
             return self.models[-1]
         return min(self.models, key=lambda model: sum(held.model is model for held in self.opened.values()))
 

@@ -75,7 +75,7 @@ class Worker:
     def receive(self) -> Any:
         try:
             message = self.connection.recv()
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):  # also where it ended in the middle of a word
             with suppress(subprocess.TimeoutExpired):  # the socket closes a moment before it is known how the process ended
                 self.process.wait(5.0)
             raise Died from None

@@ -168,6 +168,8 @@ class Runner:
         self.parts: dict[str, Parts] = {}
         self.given: dict[tuple[str, ...], Given] = {}  # by columns of comparisons
         self.worked: set[str] = set()  # names of steps that have finished something in this run
+        self.gone = np.zeros(0, bool)  # rows that no file says anything of any more
+        self.compared: Mask | None = None  # rows that were erased when pictures were first compared
         self.watch = Watch(report)
 
     def run(self, source: Source, secret: bytes) -> Ledger:
@@ -194,20 +196,26 @@ class Runner:
         present[: len(self.listed.present)] = self.listed.present
         present[self.listed.held] = True
         erased[known.erased] = True
-        self.ledger = Ledger.of(present, erased)
+        self.ledger, self.gone = Ledger.of(present, erased), np.zeros(self.listed.end, bool)
 
     def walk(self) -> bool:
-        """Go through the chain; False where something was erased behind a step that compares."""
-        stages, compared = stages_of(self.chain.steps), None
+        """Go through the chain; False where something was erased behind a step that compares, which has to be asked again."""
+        stages, self.compared = stages_of(self.chain.steps), None
         for number, steps in enumerate(stages):
             self.watch.stage(number, len(stages), "+".join(step.name for step in steps))
-            if isinstance(steps[0], WholeStep):
-                compared = self.ledger.erased.copy() if compared is None else compared
+            if self.compared is None and isinstance(steps[0], WholeStep):
+                self.compared = self.ledger.erased.copy()
             self.do_stage([self.place(step) for step in steps])
             if number == 0:
                 self.ledger.erased[self.former()] = True
                 self.erase(self.chain.first)
-        return compared is None or bool((compared == self.ledger.erased).all())
+            if self.upset():
+                return False
+        return True
+
+    def upset(self) -> bool:
+        """Whether pictures were compared that are erased now; what was said of them is gone, too."""
+        return self.compared is not None and not (self.compared == self.ledger.erased).all()
 
     def former(self) -> Rows:
         """Rows of files that are gone, whose content is refused in another row: a changed sidecar gives its picture a new row."""
@@ -256,6 +264,8 @@ class Runner:
         for placed in steps:
             self.load(placed)
         self.erase(first)
+        if self.upset():
+            return
         if isinstance(steps[0].step, WholeStep):
             self.do_whole(steps[0])
             return
@@ -338,18 +348,30 @@ class Runner:
 
         Whether a row is erased is on file in the part of the step that refused it, so a killed run is made good by the next.
         """
-        rows = np.flatnonzero(self.ledger.erased & ~self.erased_at_first(first)).astype(np.int64)
-        if len(rows):
-            erase_rows(self.store, rows, first.name)
+        rows = np.flatnonzero(self.ledger.erased & ~self.gone).astype(np.int64)
+        said = rows[~self.erased_at_first(first, rows)]
+        if len(said):
+            erase_rows(self.store, said, first.name)
+        self.gone[rows] = True
 
-    def erased_at_first(self, first: Placed) -> Mask:
-        mask = np.zeros(len(self.ledger.present), bool)
-        for shard, rows in shards_of(np.flatnonzero(self.ledger.erased).astype(np.int64)):
-            for name in self.parts[first.name].of(shard):
+    def erased_at_first(self, first: Placed, rows: Rows) -> Mask:
+        """Of which rows no part of the first step, under any fingerprint, says more than that they are erased."""
+        by_shard, held, said = dict(shards_of(rows)), np.zeros(len(self.gone), bool), np.zeros(len(self.gone), bool)
+        for shard, name in parts_of(self.store, first.name):
+            if shard in by_shard:
                 table = self.store.read_table(name, [ROW, ERASED])
-                held = table.column(ROW).to_numpy()[table.column(ERASED).to_numpy(zero_copy_only=False)]
-                mask[np.intersect1d(held, rows)] = True
-        return mask
+                erased = table.column(ERASED).to_numpy(zero_copy_only=False)
+                here = table.column(ROW).to_numpy()
+                held[here[erased]] = True
+                said[here[~erased]] = True
+        return held[rows] & ~said[rows]
+
+
+def parts_of(store: Store, step: str) -> Iterator[tuple[int | None, str]]:
+    """The shard and full name of every part of a step, under any fingerprint."""
+    for folder in store.names(f"{WORK}/{step}"):
+        for name in store.names(f"{WORK}/{step}/{folder}"):
+            yield shard_of(name), f"{WORK}/{step}/{folder}/{name}"
 
 
 def erase_rows(store: Store, rows: Rows, last: str) -> None:
@@ -359,14 +381,11 @@ def erase_rows(store: Store, rows: Rows, last: str) -> None:
     """
     by_shard = dict(shards_of(rows))
     for step in sorted(store.names(WORK), key=lambda name: name == last):
-        for folder in store.names(f"{WORK}/{step}"):
-            for name in store.names(f"{WORK}/{step}/{folder}"):
-                path = f"{WORK}/{step}/{folder}/{name}"
-                shard = shard_of(name)
-                if shard is None:
-                    store.remove(path)
-                elif shard in by_shard:
-                    _erase_in(store, path, by_shard[shard])
+        for shard, name in parts_of(store, step):
+            if shard is None:
+                store.remove(name)
+            elif shard in by_shard:
+                _erase_in(store, name, by_shard[shard])
 
 
 def _erase_in(store: Store, name: str, rows: Rows) -> None:

@@ -23,6 +23,8 @@ class Store:
     On a disk a file is written beside its name, synced and renamed; an object store puts a whole object at once.
     """
 
+    taken = False  # another run has the place now, which thought this one dead: nothing is written any more
+
     def __init__(self, place: str | Path):
         """UserError for a URL with a key in it."""
         self.place = str(place)
@@ -81,6 +83,7 @@ class Store:
 
     def write(self, name: str, content: bytes | pa.Buffer) -> None:
         """Put a file there, whole; UserError where the place refuses."""
+        self.check_ours()
         try:
             if self.remote:
                 self._ask("pipe_file", self.path(name), bytes(content))
@@ -88,6 +91,12 @@ class Store:
                 _write_synced(self.path(name), content)
         except OSError as error:
             raise refused(self.path(name), error) from None
+
+    def check_ours(self) -> None:
+        """Raise UserError where another run has taken the place over."""
+        if self.taken:
+            raise UserError("out", f"{self.place} was taken over by another run, as this one had not answered for minutes; "
+                                   "wait for that one, then run the same command again")  # fmt: skip
 
     def create(self, name: str, content: bytes) -> bool:
         """Put a file into an object store unless there is one of that name; whether it was put."""
