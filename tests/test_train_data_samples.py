@@ -47,6 +47,14 @@ def test_a_saved_table_is_mapped_and_the_same(tmp_path):
     assert opened.parts[0].captions == {"keep_tokens": 1}
 
 
+def test_rows_are_taken_of_a_table_with_more_text_than_an_array_holds():
+    """The same text 33 times over, in one place of memory."""
+    few = from_groups([record(0, text="x" * 2**26), record(1, tags={"rest": ["a"]}, text="short")], (Part("all"),), "here")
+    some = Samples(pa.concat_tables([few.rows] * 33), few.vocabulary, few.parts, few.source).take(np.array([1, 65]))
+    assert [(some.path(row), some.text(row)) for row in range(len(some))] == [("1.png", "short")] * 2
+    assert some.groups(0) == some.groups(1) == {"rest": ["a"]}
+
+
 def test_a_damaged_table_is_named(tmp_path):
     samples = from_groups([record(0, tags={"rest": ["a"]})], (Part("all"),), "here")
     samples.save(tmp_path / "samples.arrow")
