@@ -271,3 +271,13 @@ def test_what_copies_leave_behind_is_their_earliest_date_and_each_of_their_tags_
         assert dates[keeper] == min((date for _, date, *_ in own if date in ("2016-05-01", "2012")), default=None)
         said = [tag for copy in own for column in copy[2:] for tag in column or () if tag]
         assert sorted(tags[keeper] or []) == sorted(set(said)) and (tags[keeper] is None) == (not said)
+
+
+def test_copies_may_have_more_tags_together_than_an_array_holds():
+    """The same half of a GiB four times, zeros that no memory stands behind."""
+    length, many = 2**20, 2**9
+    bounds = pa.py_buffer(np.arange(0, length * many + 1, length, dtype=np.int32))
+    tags = pa.StringArray.from_buffers(many, bounds, pa.py_buffer(np.zeros(length * many, np.uint8)))
+    column = pa.ListArray.from_arrays(pa.array([0, many], pa.int32()), tags)
+    found = taken_over(np.array([0]), [pa.nulls(1, pa.string()), *[column] * 4], 1)[1]
+    assert found.to_pylist() == [["\0" * length]]

@@ -38,10 +38,17 @@ def _dates(keepers: Array, dates: pa.Array, count: int) -> pa.Array:
 def _tags(keepers: Array, columns: list[pa.Array], count: int) -> pa.Array:
     """All of them, each once."""
     parts = [flatten(column) for column in columns]
-    codes, texts = encode([values for _, values in parts])
+    codes, texts = _coded([values for _, values in parts])
     owner, code = np.concatenate([np.repeat(keepers, np.diff(starts)) for starts, _ in parts]), np.concatenate(codes)
     there = code < len(texts)
     owner, code = np.divmod(np.unique(owner[there] * len(texts) + code[there]), max(len(texts), 1))
     many = np.bincount(owner, minlength=count)
     starts = pa.array(np.append(0, np.cumsum(many)), pa.int32())
     return pa.ListArray.from_arrays(starts, texts.take(pa.array(code)), mask=pa.array(many == 0))
+
+
+def _coded(columns: list[pa.Array]) -> tuple[list[Array], pa.Array]:
+    """As `encode`; the columns meet as distinct strings only, as all of them together may be more than the 2 GiB of an array."""
+    coded = [encode([column]) for column in columns]
+    places, texts = encode([own for _, own in coded])
+    return [np.append(place, len(texts))[code] for place, ([code], _) in zip(places, coded, strict=True)], texts
