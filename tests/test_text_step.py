@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from PIL import Image
 from sotediffusion.config import build, plain
 from sotediffusion.curate.text.answers import EndpointSettings, ProseSettings, TextSettings
 from sotediffusion.curate.text.endpoint import KEY_VARIABLE, Secret, answer_of, read_key, retry_after
-from sotediffusion.curate.text.journal import Journal
+from sotediffusion.curate.text.journal import Journal, forget
 from sotediffusion.curate.text.step import ProseStep, TextStep, says, sentences_of, words_of
 from sotediffusion.types import UserError
 
@@ -268,6 +269,35 @@ def test_a_torn_line_is_left_out_and_other_processes_answers_are_seen(tmp_path):
     second.add("c", {"text": "two"})
     first.refresh()
     assert first.answers["c"] == {"text": "two"}
+
+
+def test_a_disk_that_takes_half_a_line_has_not_got_it_and_later_answers_stay_readable(tmp_path):
+    journal, other = Journal(tmp_path), Journal(tmp_path)
+    journal.add("a", {"text": "one"})
+    (path,) = tmp_path.glob("*.jsonl")
+    whole, before = path.stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (whole + 10, before[1]))
+        for _ in range(2):
+            with pytest.raises(UserError, match="cannot be written"):
+                journal.add("b", {"text": "two"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.stat().st_size == whole and "b" not in journal.answers
+    journal.add("c", {"text": "three"})
+    other.refresh()
+    assert other.answers == {"a": {"text": "one"}, "c": {"text": "three"}}
+
+
+def test_a_torn_line_with_another_behind_it_is_asked_again_and_forgotten(tmp_path):
+    path = tmp_path / "text" / "1.jsonl"
+    path.parent.mkdir()
+    path.write_text('{"key": "a", "text": "one"}\n{"key": "b", "te{"key": "c", "text": "two"}\n{"key": "d", "text": "three"}\n')
+    journal = Journal(path.parent)
+    journal.refresh()
+    assert journal.answers == {"a": {"text": "one"}, "d": {"text": "three"}}
+    forget(tmp_path, {"d"})
+    assert path.read_text() == '{"key": "a", "text": "one"}\n'
 
 
 CHILD = """

@@ -24,16 +24,19 @@ class Journal:
         self._file: BinaryIO | None = None
 
     def refresh(self) -> None:
-        """Take in what any process has written since the last time. A last line that is not whole yet is left for later."""
+        """Take in what any process has written since the last time. A last line that is not whole yet is left for later.
+
+        A line that a full disk has torn says nothing; its answer is asked for again.
+        """
         for path in sorted(self.folder.glob("*.jsonl")):
             with open(path, "rb") as file:
                 file.seek(self._read.get(path, 0))
                 lines = file.read()
             whole = lines[: lines.rfind(b"\n") + 1]
             self._read[path] = self._read.get(path, 0) + len(whole)
-            for line in whole.splitlines():
-                entry = json.loads(line)
-                self.answers[entry.pop("key")] = entry
+            for entry in map(_entry, whole.splitlines()):
+                if entry:
+                    self.answers[entry.pop("key")] = entry
 
     def add(self, key: str, answer: dict[str, Any]) -> None:
         """Keep an answer: on the disk when this returns. Raises UserError where the disk refuses."""
@@ -42,7 +45,7 @@ class Journal:
             if self._file is None:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._file = open(self.folder / f"{os.getpid()}-{secrets.token_hex(4)}.jsonl", "ab", buffering=0)
-            self._file.write(line)
+            _append(self._file, line)
             os.fsync(self._file.fileno())
         except OSError as error:
             reason = error.strerror
@@ -56,13 +59,33 @@ class Journal:
             self._file = None
 
 
+def _append(file: BinaryIO, line: bytes) -> None:
+    """Write all of a line or nothing: a disk that is nearly full takes a part of it and refuses the rest only."""
+    start = file.seek(0, os.SEEK_END)
+    try:
+        while line:
+            line = line[file.write(line) :]
+    except OSError:
+        file.truncate(start)
+        raise
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """What a line says; None for one that is torn, with another after it or without."""
+    try:
+        entry: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return None
+    return entry
+
+
 def forget(folder: Path, keys: Collection[str]) -> None:
     """Take every answer about some pictures out of all journals in a folder; only where nobody writes to them.
 
-    A last line that is not whole goes too: it may be about any picture.
+    A line that is not whole goes too: it may be about any picture.
     """
     for path in sorted(folder.glob("*/*.jsonl")):
         lines = path.read_bytes().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["key"] not in keys]
+        kept = [line for line in lines if line.endswith(b"\n") and (entry := _entry(line)) and entry["key"] not in keys]
         if kept != lines:
             write_whole(path, b"".join(kept), "journal")
