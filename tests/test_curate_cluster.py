@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from curate_run import by_path, calls, curate, steps_of, write
-from curate_steps import Folder
+from curate_steps import Folder, NeverStarts
 
 from sotediffusion.cli.curate import group
 from sotediffusion.curate.engine import cluster
 from sotediffusion.curate.engine.cluster import Cluster
-from sotediffusion.curate.engine.processes import Means
+from sotediffusion.curate.engine.processes import Luck, Means
 from sotediffusion.curate.engine.store import Store
 from sotediffusion.types import UserError
 
@@ -66,6 +66,14 @@ def test_a_step_that_no_node_has_a_place_for_fails_in_one_sentence(tmp_path, nod
 
     with pytest.raises(UserError, match=r"ray: no place for a worker of see \(1 CPU, 1 GPU\) within 1 s"):
         curate(tmp_path, steps=steps, executor=on(tmp_path, nodes.address), report=impatient)
+
+
+def test_nodes_on_which_nothing_starts_end_the_run_in_one_sentence(tmp_path, nodes, monkeypatch):
+    write(tmp_path, {0: "one picture of many"})
+    monkeypatch.setattr(cluster, "Hand", NeverStarts)
+    monkeypatch.setattr(cluster, "Luck", lambda limit: Luck(2))
+    with pytest.raises(UserError, match=r"workers: 2 workers in a row died in scan\+policy.* and finished nothing"):
+        curate(tmp_path, executor=on(tmp_path, nodes.address))
 
 
 def test_a_wrong_address_is_said_at_once(tmp_path):

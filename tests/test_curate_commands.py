@@ -107,6 +107,14 @@ def test_a_review_is_written_and_what_was_decided_on_it_counts_in_the_next_run(p
         sote("curate", "review", place / "cat", "--apply", tmp_path / "nothing.json")
 
 
+def test_what_a_killed_writer_left_half_is_removed(place):
+    halves = [place / "cat" / name for name in ("work/scan/.0000000-0000.arrow.0a1b2c3d.part", "versions/.v1.json.00000000.part")]
+    for half in halves:
+        half.write_bytes(b"a path")
+    run(place)
+    assert not any(half.exists() for half in halves)
+
+
 def test_the_report_says_which_files_were_passed_over(place, tmp_path):
     sote("curate", "report", place / "cat", "--out", tmp_path / "report.html")
     assert "2, by name no pictures: 2 .part" in (tmp_path / "report.html").read_text()

@@ -72,6 +72,24 @@ def test_files_that_are_no_pictures_by_their_names_are_counted(tmp_path):
     assert passed_over(Counter()) == ""
 
 
+def test_a_closed_folder_is_passed_over_and_a_closed_root_is_one_sentence(tmp_path, monkeypatch):
+    fill(tmp_path, {"a.png": b"x", "b/b.png": b"x", "lost+found/c.png": b"x", "n.part": b"x"})
+    scandir, closed = os.scandir, ["lost+found"]
+
+    def guarded(path):
+        if any(str(path).rstrip("/").endswith(name) for name in closed):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    source = open_source(str(tmp_path))
+    assert paths(source) == ["a.png", "b/b.png"]
+    assert passed_over(source.skipped) == "1, by name no pictures: 1 .part; folders that cannot be read: 1"
+    closed.append(tmp_path.name)
+    with pytest.raises(UserError, match="^source: it cannot be listed .Permission denied."):
+        paths(open_source(str(tmp_path)))
+
+
 def test_names_of_sidecars():
     assert sidecar_names("x/a.b.jpg") == ["x/a.b.tags", "x/a.b.jpg.tags", "x/a.b.caption", "x/a.b.jpg.caption", "x/a.b.txt",
                                           "x/a.b.jpg.txt",

@@ -15,7 +15,7 @@ import numpy as np
 
 from sotediffusion.config import build, plain, to_toml
 from sotediffusion.curate.again import forget_errors
-from sotediffusion.curate.catalogue import Version, check_name, commit, versions
+from sotediffusion.curate.catalogue import VERSIONS, Version, check_name, commit, versions
 from sotediffusion.curate.engine.columns import Finished
 from sotediffusion.curate.engine.guarded import Guarded
 from sotediffusion.curate.engine.local import Local
@@ -23,13 +23,14 @@ from sotediffusion.curate.engine.lock import only_writer
 from sotediffusion.curate.engine.processes import Means
 from sotediffusion.curate.engine.progress import Progress
 from sotediffusion.curate.engine.runner import Executor, Runner
-from sotediffusion.curate.engine.shards import SHARD
+from sotediffusion.curate.engine.shards import SHARD, WORK
 from sotediffusion.curate.engine.store import Store
 from sotediffusion.curate.step import Step
 from sotediffusion.names import unknown
 from sotediffusion.types import UserError
 
 ABOUT = "catalogue.json"
+HALF_WRITTEN = (WORK, VERSIONS, "looked", "references")  # folders in which a killed run leaves halves of files
 SETTINGS = "settings.toml"
 FORMAT = 1
 
@@ -261,6 +262,7 @@ def run(order: Order, report: Callable[[Progress], None],
         check_name(order.name, versions(store))
     with only_writer(store):
         secret = _about(store)
+        store.remove_halves(HALF_WRITTEN)
         places = Places(source, store, order.models, order.secrets or {}, _memory(order), say)
         steps = chain(order.settings, places, order.skip)
         check_models(order.models, _models(order))

@@ -32,6 +32,7 @@ Array = np.ndarray[Any, Any]
 
 KEPT = pa.schema([("key", pa.binary(32)), ("phash", pa.binary(BYTES))])
 PASSING = (KILLS, "unreadable", "bomb")  # reasons that another day, or more memory, may do away with
+FOLDER = "references"
 _NAMED = 6  # files of a sentence about those left out
 _BATCH = 256  # rows that are put together at a time
 
@@ -138,7 +139,7 @@ def _kept(place: str, store: Store | None) -> dict[bytes, bytes | None]:
 
 def _file(place: str) -> str:
     """Where the hashes of a place are kept, by all that they depend on."""
-    return f"references/{hashlib.sha256(repr((place, ScanStep.version, rule_digest())).encode()).hexdigest()[:32]}.arrow"
+    return f"{FOLDER}/{hashlib.sha256(repr((place, ScanStep.version, rule_digest())).encode()).hexdigest()[:32]}.arrow"
 
 
 def scanned(source: PictureSource, memory: int = 0, told: Callable[[int], object] = lambda more: None) -> pa.Table:

@@ -239,8 +239,9 @@ class _Run:
             if not actor.placed and self.ray.wait([actor.started], timeout=0)[0]:
                 try:
                     actor.placed = bool(self.ray.get(actor.started))
-                except self.ray.exceptions.RayActorError:
+                except self.ray.exceptions.RayActorError as error:
                     lost.append(actor)
+                    self.luck.death(self.stage, type(error).__name__)  # where none can start, the run ends
         self.actors = [actor for actor in self.actors if actor not in lost]
         if self.actors and not any(actor.placed for actor in self.actors):
             if time.monotonic() - min(actor.asked for actor in self.actors) > PLACEMENT:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -114,6 +115,13 @@ class Store:
                 self._ask("rm_file", self.path(name))
             else:
                 os.unlink(self.path(name))
+
+    def remove_halves(self, folders: Collection[str]) -> None:
+        """Remove what writers that were killed left beside the names in folders of a disk; for who is the only one to write."""
+        if not self.remote:
+            for folder in folders:
+                for half in Path(self.path(folder)).rglob(".*.part"):
+                    half.unlink(missing_ok=True)
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Put a table there as an Arrow file."""

@@ -21,6 +21,7 @@ PICTURES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif",
             ".tif", ".tiff", ".heic", ".heif", ".psd", ""}  # fmt: skip # "" as scrapers name files by hash alone
 MOVING = {".mp4", ".m4v", ".webm", ".mkv", ".mov", ".avi", ".flv", ".wmv", ".ogv", ".mpg", ".mpeg", ".zip", ".ugoira", ".swf"}
 SIDECARS = (".json", ".txt", ".caption", ".tags")
+CLOSED = "/"  # among what was passed over: folders, which no suffix is called
 _BATCH = 4096  # rows of one listing batch
 
 # What scan has let through may be opened again; this only keeps a file changed since then from taking all memory.
@@ -90,7 +91,7 @@ class PictureSource:
         return decode(self.read(path), _OPENED_BEFORE)
 
     def _walk(self, folder: str) -> Iterator[tuple[str, int, int]]:
-        items = sorted(item for item in self.shelf.items(folder) if not item.name.startswith("."))
+        items = sorted(item for item in self._items(folder) if not item.name.startswith("."))
         if self.only is not None:
             items = [item for item in items if item.name == self.only]
         beside: dict[str, int] = {}  # what a sidecar is named after -> the newest of such
@@ -107,6 +108,16 @@ class PictureSource:
             elif self._is_listed(name):
                 newest = max(item.modified, beside.get(name, 0), beside.get(_stem(name), 0)) if beside else item.modified
                 yield folder + name, item.size, newest
+
+    def _items(self, folder: str) -> list[Item]:
+        """What is in a folder; nothing where it is closed to us, as lost+found, or gone since its parent was read."""
+        try:
+            return self.shelf.items(folder)
+        except (PermissionError, FileNotFoundError) as error:
+            if not folder:
+                raise UserError("source", f"it cannot be listed ({error.strerror or error}); give a folder that can be") from None
+            self.skipped[CLOSED] += 1
+            return []
 
     def _members(self, path: str, item: Item) -> Iterator[tuple[str, int, int]]:
         for name, place in sorted(tar_index(self.shelf, path, item.size, item.modified).items()):
@@ -132,12 +143,14 @@ class PictureSource:
 
 def passed_over(skipped: Counter[str], most: int = 6) -> str:
     """What a listing left alone, in words: `12, by name no pictures: 7 .part, 5 .rar`; empty for none."""
+    closed = f"folders that cannot be read: {skipped[CLOSED]}" if skipped[CLOSED] else ""
+    skipped = Counter({suffix: count for suffix, count in skipped.items() if suffix != CLOSED})
     if not skipped:
-        return ""
+        return closed
     named = [f"{count} {suffix}" for suffix, count in sorted(skipped.items(), key=lambda item: (-item[1], item[0]))[:most]]
     others = skipped.total() - sum(count for _, count in skipped.most_common(most))
     rest = [f"{others} others"] if others else []
-    return f"{skipped.total()}, by name no pictures: {', '.join(named + rest)}"
+    return "; ".join(filter(None, [f"{skipped.total()}, by name no pictures: {', '.join(named + rest)}", closed]))
 
 
 def whole(place: str) -> str:
