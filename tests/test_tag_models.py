@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 from http.server import ThreadingHTTPServer
 
+import huggingface_hub
 import pytest
 import test_hub
 import torch
@@ -60,6 +61,31 @@ def test_a_tagger_is_fetched_once_and_whole(hub, tmp_path):
     asked = len(hub.asked)
     fetch.fetch_model(model, tmp_path / "models", hub.address)
     assert len(hub.asked) == asked
+
+
+def test_a_model_taken_whole_is_not_there_before_all_of_it_came_and_a_break_costs_no_file(hub, tmp_path, monkeypatch):
+    model, names = PUBLISHED["llava-1.5-7b-hf"], ["config.json", "model.safetensors"]
+    published = hub.folders[model.sources[0].id] = tmp_path / "published" / "llava"
+    published.mkdir()
+    for name in names:
+        (published / name).write_text(name)
+    download = huggingface_hub.snapshot_download
+
+    def broken(*args, **more):
+        download(*args, **more | {"allow_patterns": names[:1]})
+        raise ConnectionResetError("reset by peer")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", broken)
+    with pytest.raises(UserError, match="run it again"):
+        fetch.fetch_model(model, tmp_path / "models", hub.address)
+    assert not is_here(tmp_path / "models", model) and not (tmp_path / "models" / model.name).exists()
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    folder = fetch.fetch_model(model, tmp_path / "models", hub.address)
+    assert is_here(tmp_path / "models", model) and [path.name for path in folder.parent.iterdir()] == [model.name]
+    (folder / names[1]).unlink()  # as when it was damaged
+    fetch.fetch_model(model, tmp_path / "models", hub.address)
+    assert sorted(path.name for path in folder.iterdir() if path.is_file()) == names
+    assert len([line for line in hub.asked if line.startswith("GET") and line.endswith("/config.json")]) == 1
 
 
 def test_a_file_that_came_with_another_hash_is_refused(hub, tmp_path):

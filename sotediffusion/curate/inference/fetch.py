@@ -74,14 +74,23 @@ def _download(source: Source, there: str, part: Path, endpoint: str | None) -> t
 
 
 def _fetch_all(source: Source, folder: Path, endpoint: str | None) -> None:
+    """Into a folder beside it that gets the name when it is whole; after a break it stays, and a later call goes on there.
+
+    Where the folder is there already, what it lacks is brought into it.
+    """
     import huggingface_hub
 
+    into = folder if folder.exists() else folder.with_name(f".{folder.name}.new")
     try:
         huggingface_hub.snapshot_download(
-            source.id, revision=source.revision, local_dir=folder, endpoint=endpoint, allow_patterns=list(ALL)
+            source.id, revision=source.revision, local_dir=into, endpoint=endpoint, allow_patterns=list(ALL)
         )
     except Exception as error:
         raise _explained(source, "", error) from error
+    try:
+        into.rename(folder)
+    except OSError as error:
+        raise _disk(folder, error) from error
 
 
 def fetch_tagger(model_dir: Path, repo_id: str, force: bool = False, endpoint: str | None = None,
