@@ -67,10 +67,14 @@ class Keeper:
     def __post_init__(self) -> None:
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._swept = time.monotonic()
 
     def start(self) -> None:
         """From now on it all goes on by itself."""
-        tasks: list[Callable[[], None]] = [self._clean, self._expire]
+        tasks: list[Callable[[], None]] = [
+            lambda: self._repeat(self._clean, CLEAN_S),
+            lambda: self._repeat(self.store.expire, EXPIRE_S),  # workers do it too, but a job is also late where there is none
+        ]
         if self.workers is not None:
             workers = self.workers
             tasks.append(lambda: look_after(workers, self._stop))
@@ -99,20 +103,20 @@ class Keeper:
         if self.workers is not None:
             self.workers.kill()
 
-    def _expire(self) -> None:
-        """Workers do it too, but a job is also late where there is none."""
-        while not self._stop.wait(EXPIRE_S):
-            with suppress(StoreDown, UserError):
-                self.store.expire()
+    def _repeat(self, task: Callable[[], object], pause: float) -> None:
+        """Do something again and again until it is time to stop; no fault ends it."""
+        while not self._stop.wait(pause):
+            try:
+                with suppress(StoreDown, UserError):  # a store that is away or full: others tell of it
+                    task()
+            except Exception:
+                log.exception("what is done behind the doors has failed, and is tried again")
 
     def _clean(self) -> None:
-        swept = time.monotonic()
-        while not self._stop.wait(CLEAN_S):
-            with suppress(StoreDown, UserError):
-                remove_stale(self.store, self.shelf, self.retention_s)
-                if time.monotonic() - swept > SWEEP_S:
-                    swept = time.monotonic()
-                    sweep(self.store, self.shelf)
+        remove_stale(self.store, self.shelf, self.retention_s)
+        if time.monotonic() - self._swept > SWEEP_S:
+            self._swept = time.monotonic()
+            sweep(self.store, self.shelf)
 
 
 def look_after(workers: Workers, stop: threading.Event) -> None:

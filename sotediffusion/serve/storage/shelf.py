@@ -87,9 +87,12 @@ class Shelf:
 
     def written(self, job: str) -> dict[str, float]:
         """When each file that is kept of a job was written, in seconds since 1970."""
-        names = [f"{_folder(job)}/{name}" for name in self._names(_folder(job))]
-        with self._reaching():
-            return {name: self._files.modified(self._path(name)).timestamp() for name in names if _NAME.fullmatch(name)}
+        found = {}
+        for name in (f"{_folder(job)}/{name}" for name in self._names(_folder(job))):
+            if _NAME.fullmatch(name):
+                with suppress(FileNotFoundError), self._reaching():  # it may go between two looks: others remove files, too
+                    found[name] = self._files.modified(self._path(name)).timestamp()
+        return found
 
     @cached_property
     def _opened(self) -> tuple[Any, str]:
