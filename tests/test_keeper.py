@@ -12,6 +12,10 @@ from sotediffusion.serve.storage.jobs import new_id
 from sotediffusion.serve.storage.retention import sweep
 from sotediffusion.serve.storage.shelf import Shelf
 from sotediffusion.serve.storage.store import JobStore
+from sotediffusion.serve.webhooks import delivery
+from sotediffusion.serve.webhooks.delivery import Sender, Signer
+from sotediffusion.serve.webhooks.outbox import Outbox
+from sotediffusion.types import UserError
 
 
 @pytest.mark.parametrize("place", ["disk", "memory"])
@@ -59,3 +63,21 @@ def test_no_fault_ends_what_is_done_again_and_again(tmp_path, monkeypatch, caplo
     finally:
         kept.stop()
     assert caplog.text.count("RuntimeError: a fault of ours") == 4
+
+
+@pytest.mark.parametrize("error", [UserError("disk", "no space is left"), RuntimeError("a fault of ours")])
+def test_a_full_disk_or_a_fault_does_not_end_the_webhooks(tmp_path, monkeypatch, error):
+    database, stop, times = Database(tmp_path / "jobs.sqlite"), threading.Event(), []
+    outbox = Outbox(database)
+
+    def take(limit: int) -> list[Any]:
+        times.append(limit)
+        if len(times) < 3:
+            raise error
+        stop.set()
+        return []
+
+    monkeypatch.setattr(outbox, "take", take)
+    monkeypatch.setattr(delivery, "_PAUSE", 0.01)
+    Sender(outbox, Signer(database), lambda job: b"").run(stop)
+    assert len(times) == 3

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from logging import getLogger
 from threading import Event, Timer
 from typing import Any
 from urllib.parse import SplitResult
@@ -21,10 +22,12 @@ from sotediffusion.serve.storage.jobs import Job, StoreDown
 from sotediffusion.serve.storage.vault import shared_secret
 from sotediffusion.serve.webhooks.addresses import check_url, resolve
 from sotediffusion.serve.webhooks.outbox import Delivery, Outbox
+from sotediffusion.types import UserError
 
 TIMEOUT = 15.0  # s for all of one try
 _AT_ONCE = 8  # so that a slow receiver holds up few others
 _PAUSE = 1.0  # s between looks into the outbox
+log = getLogger(__name__)
 
 
 class Signer:
@@ -54,11 +57,14 @@ class Sender:
         self._tls = ssl.create_default_context()
 
     def run(self, stop: Event) -> None:
-        """Send what is due until told to stop; a database that is away for a while is waited for."""
+        """Send what is due until told to stop; a database that is away or full for a while is waited for."""
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="webhook") as pool:
             while not stop.wait(_PAUSE):
-                with suppress(StoreDown):
-                    list(pool.map(self._send, self._outbox.take(_AT_ONCE)))
+                try:
+                    with suppress(StoreDown, UserError):
+                        list(pool.map(self._send, self._outbox.take(_AT_ONCE)))
+                except Exception:
+                    log.exception("webhooks cannot be sent, and are tried again")
 
     def send_due(self) -> int:
         """Send what is due now, one after the other; how many were tried."""
