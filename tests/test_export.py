@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import tarfile
 import tomllib
 from pathlib import Path
@@ -18,6 +19,8 @@ from sotediffusion.cli.curate_import import command as import_command
 from sotediffusion.curate.engine.store import Store
 from sotediffusion.curate.exports.entries import Done, ExportSettings
 from sotediffusion.curate.exports.kohya import clone
+from sotediffusion.curate.exports.packed import write_parquet, write_tar
+from sotediffusion.curate.exports.places import Place
 from sotediffusion.curate.exports.reading import import_dataset
 from sotediffusion.curate.exports.run import export_rows
 from sotediffusion.curate.scan.sources import open_source
@@ -200,6 +203,40 @@ def test_a_second_export_writes_nothing_and_a_changed_one_only_the_change(pile, 
     assert len(inside(out, form)) == 3
     kept = {name for name, path in files(out).items() if times.get(name) == path.stat().st_mtime_ns}
     assert len(kept) >= (6 if form == "kohya" else 1)
+
+
+@pytest.mark.parametrize("form", ["parquet", "webdataset"])
+def test_a_file_that_no_note_was_taken_of_is_made_again(pile, tmp_path, form, monkeypatch):
+    """An export killed where a file has just been replaced, and then one of the earlier pictures."""
+    root, rows = pile
+    good = rows.filter(pa.array([path in KEPT for path in rows.column("path").to_pylist()]))
+    exported((root, good), tmp_path / "out", form)
+    before, put = inside(tmp_path / "out", form).keys(), Place.put
+
+    def killed(place, name, fingerprint):
+        if fingerprint:
+            raise KeyboardInterrupt
+        put(place, name, fingerprint)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Place, "put", killed)
+        exported((root, good.slice(0, 3)), tmp_path / "out", form)
+    assert len(inside(tmp_path / "out", form)) == 3
+    exported((root, good), tmp_path / "out", form)
+    assert inside(tmp_path / "out", form).keys() == before
+
+
+@pytest.mark.parametrize("write", [write_parquet, write_tar])
+def test_a_file_of_an_export_is_on_the_disk_when_it_is_written(tmp_path, monkeypatch, write):
+    synced, fsync = {}, os.fsync
+
+    def watched(handle):
+        fsync(handle)
+        synced[os.fstat(handle).st_ino] = os.fstat(handle).st_size
+
+    monkeypatch.setattr(os, "fsync", watched)
+    write(tmp_path / "part", [])
+    assert synced == {(tmp_path / "part").stat().st_ino: (tmp_path / "part").stat().st_size}
 
 
 @pytest.mark.parametrize("form", ["parquet", "webdataset"])

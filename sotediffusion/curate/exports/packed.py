@@ -55,12 +55,11 @@ def _pack(some: Iterable[Entry], source: PictureSource, out: str | Path, setting
             done.pictures += len(group)
         else:
             before = done.left_out.total()
+            place.put(name, "")  # this run's, but made of nothing known until it is in its place
             with place.making(name) as part:
                 write(part, _counted(group, source, settings, done))
             if done.left_out.total() == before:  # what could not be read may be there next time
                 place.put(name, fingerprint)
-            else:
-                place.put(name, "")
         if on_progress:
             on_progress(done.pictures)
     place.forget_others(names)
@@ -117,6 +116,8 @@ def write_parquet(path: Path, files: Iterable[tuple[Entry, str, bytes, bool]]) -
     finally:
         if writer is not None:
             writer.close()
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def parquet_schema(scores: list[str]) -> pa.Schema:
