@@ -240,11 +240,13 @@ async def _serve(server: Server, bound: socket.socket, started: Callable[[str], 
 async def _drain(server: Server, web: uvicorn.Server) -> None:
     """When it is time: let the worker come to its end, then the doors close."""
     await server.house.gateway.draining.wait()
-    server.keeper.drain()
-    while not server.keeper.drained and not web.force_exit:
-        await asyncio.sleep(LOOK_S)
-    server.house.gateway.closing.set()
-    web.should_exit = True
+    try:
+        server.keeper.drain()
+        while not server.keeper.drained and not web.force_exit:
+            await asyncio.sleep(LOOK_S)
+    finally:  # a server that was asked to end does, whatever is wrong with its worker
+        server.house.gateway.closing.set()
+        web.should_exit = True
 
 
 def _config(server: Server) -> uvicorn.Config:

@@ -94,11 +94,12 @@ class Supervisor:
     @property
     def ready(self) -> bool:
         """Whether a worker is there with its first model open."""
-        return self.child is not None and self.child.ready
+        child = self.child  # it may go meanwhile: who asks is another thread, here and in what follows
+        return child is not None and child.ready
 
     def wake(self) -> None:
         """There is a new job: it need not wait until the worker looks."""
-        child = self.child  # it may go meanwhile: who submits is another thread
+        child = self.child
         if child is not None:
             child.channel.tell("wake")
 
@@ -114,9 +115,10 @@ class Supervisor:
     def stop(self) -> None:
         """Ask the worker to finish or release its jobs, as its settings say, and to end; `over` says when it has."""
         self.stopping = True
-        if self.child is not None:
-            self.child.channel.tell("drain")
-            self.child.process.send_signal(signal.SIGTERM)  # also where it does not listen yet
+        child = self.child
+        if child is not None:
+            child.channel.tell("drain")
+            child.process.send_signal(signal.SIGTERM)  # also where it does not listen yet
 
     @property
     def over(self) -> bool:
@@ -133,8 +135,9 @@ class Supervisor:
 
     def kill(self) -> None:
         """End the worker at once, if it is still there."""
-        if self.child is not None:
-            self.child.process.kill()
+        child = self.child
+        if child is not None:
+            child.process.kill()
 
     def _start(self, now: float) -> None:
         name = f"{socket.gethostname()}-{secrets.token_hex(8)}"
@@ -145,6 +148,8 @@ class Supervisor:
             os.close(number)
         channel.tell("settings", name=name, settings=plain(self.settings))
         self.child = Child(name, process, channel, now, moved=now)
+        if self.stopping:  # said while it started, and so to nobody
+            self.stop()
 
     def _watch(self, child: Child, now: float) -> None:
         while (told := child.channel.hear(wait=False)) is not None:
