@@ -1,12 +1,18 @@
 """What goes on behind the doors goes on: no file that vanishes, no fault and no full disk ends it for good."""
 
+import fcntl
+import resource
+import socket
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from sotediffusion.serve import keeper
-from sotediffusion.serve.keeper import Keeper
+from sotediffusion.serve.engine.channel import Channel, WorkerSettings
+from sotediffusion.serve.engine.supervisor import Child, Supervisor
+from sotediffusion.serve.keeper import Keeper, look_after
 from sotediffusion.serve.storage.database import Database
 from sotediffusion.serve.storage.jobs import new_id
 from sotediffusion.serve.storage.retention import sweep
@@ -81,3 +87,38 @@ def test_a_full_disk_or_a_fault_does_not_end_the_webhooks(tmp_path, monkeypatch,
     monkeypatch.setattr(delivery, "_PAUSE", 0.01)
     Sender(outbox, Signer(database), lambda job: b"").run(stop)
     assert len(times) == 3
+
+
+def test_workers_are_looked_after_again_where_listening_failed(monkeypatch, caplog):
+    monkeypatch.setattr(keeper, "AGAIN_S", 0.01)
+    listening, stop, ticks = Faulty(), threading.Event(), []
+    monkeypatch.setattr(listening, "done", stop)
+    workers: Any = SimpleNamespace(trouble="", tick=lambda: ticks.append(1), listen=listening)
+    look_after(workers, stop)
+    assert len(ticks) == 3 and "RuntimeError: a fault of ours" in caplog.text
+
+
+@pytest.fixture
+def high():
+    """Both ends of a line; the number of ours is above 1023."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard <= 1100:
+        pytest.skip("no process may have so many descriptors here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
+    low, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours = socket.socket(fileno=fcntl.fcntl(low, fcntl.F_DUPFD, 1100))
+    with low, ours, theirs:
+        yield ours, theirs
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_worker_is_heard_whatever_the_number_of_its_line(tmp_path, high):
+    ours, theirs = high
+    process: Any = SimpleNamespace(poll=lambda: None)
+    child = Child("worker", process, Channel(ours), 0.0)
+    supervisor = Supervisor(WorkerSettings("jobs", "shelf", {}), JobStore(Database(tmp_path / "jobs.sqlite")), child=child)
+    supervisor.listen(0.01)
+    theirs.send(b'{"say": "ready"}')
+    supervisor.listen(600)
+    supervisor.tick()
+    assert supervisor.ready

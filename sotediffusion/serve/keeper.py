@@ -125,6 +125,7 @@ def look_after(workers: Workers, stop: threading.Event) -> None:
     while not stop.is_set():
         try:
             workers.tick()
+            workers.listen(TICK_S)
         except Exception:  # no memory or no process left, say: it is tried again
             log.exception("the workers cannot be looked after")
             stop.wait(AGAIN_S)
@@ -132,4 +133,3 @@ def look_after(workers: Workers, stop: threading.Event) -> None:
             told = workers.trouble
             if told:
                 log.warning("%s", told)
-        workers.listen(TICK_S)

@@ -131,7 +131,9 @@ class Supervisor:
         if child is None or not child.channel.open:
             time.sleep(seconds)
         else:
-            select.select([child.channel.end], [], [], seconds)
+            poll = select.poll()  # select() knows no descriptor above 1023
+            poll.register(child.channel.end, select.POLLIN)
+            poll.poll(seconds * 1000)
 
     def kill(self) -> None:
         """End the worker at once, if it is still there."""
