@@ -158,7 +158,8 @@ class Machine(RuleBasedStateMachine):
         holds = job is not None and job.state == "running" and job.fence == fence
         if kind == "succeed":
             pictures = [StoredPicture(f"{fence}", 8, 8, 1)]
-            assert self.store.succeed(id, fence, pictures) is holds
+            again = job is not None and (job.state, job.fence) == ("succeeded", fence)  # a reply was lost, and it is said again
+            assert self.store.succeed(id, fence, pictures) is (holds or again)
             if holds:
                 self.model.end(job, "succeeded", tuple(pictures))
         elif kind == "fail":

@@ -14,7 +14,7 @@ from sotediffusion.serve.copies import in_format, thumbnail
 from sotediffusion.serve.doors.words import Words
 from sotediffusion.serve.menu import Menu
 from sotediffusion.serve.storage.gallery import Gallery
-from sotediffusion.serve.storage.jobs import Job, JobState, StoredPicture, new_id, pack
+from sotediffusion.serve.storage.jobs import Job, JobState, StoreDown, StoredPicture, new_id, pack
 from sotediffusion.serve.storage.shelf import Shelf, with_thumbnails
 from sotediffusion.serve.storage.store import JobStore
 from sotediffusion.serve.walls import admission
@@ -251,6 +251,8 @@ class Gateway:
         try:
             asked = None if ask.idempotency is None else admission.fingerprint(ask)
             job = self.store.submit(_job(id, owner, settled, name, self.store, asked), settled.longest)
+        except StoreDown:  # it may be accepted all the same: a file that no job knows is swept later
+            raise
         except BaseException:
             self.shelf.remove_job(id)
             raise

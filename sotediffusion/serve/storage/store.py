@@ -164,10 +164,13 @@ class JobStore:
         return verdicts
 
     def succeed(self, id: str, fence: int, pictures: Sequence[StoredPicture]) -> bool:
-        """Store the result; False when fenced off, and then nothing is stored."""
+        """Store the result; False when fenced off, and then nothing is stored. True again when it is stored already."""
         with self.database.write() as connection:
             now = self.database.now(connection)
-            return bool(changes.end(connection, changes.held(id, fence), now, JobState.SUCCEEDED, result_values(pictures)))
+            if changes.end(connection, changes.held(id, fence), now, JobState.SUCCEEDED, result_values(pictures)):
+                return True
+            stored = (jobs.c.id == id, jobs.c.fence == fence, jobs.c.state == JobState.SUCCEEDED)  # the reply to it was lost
+            return connection.scalar(sa.select(jobs.c.seq).where(*stored)) is not None
 
     def fail(self, id: str, fence: int, error: Failure) -> bool:
         """End a running job without pictures; False when fenced off."""

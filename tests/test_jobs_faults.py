@@ -1,0 +1,75 @@
+"""A database that fails at the worst moment: replies are lost, claims end midway, and nothing that was promised is."""
+
+import asyncio
+import time
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from job_places import clock, order, place, quick, server, store  # noqa: F401  fixtures
+from PIL import Image
+from web import Site, png
+
+from sotediffusion.serve.engine import desk
+from sotediffusion.serve.engine.desk import Desk
+from sotediffusion.serve.engine.pulse import Held
+from sotediffusion.serve.gateway import Ask
+from sotediffusion.serve.storage.jobs import LOCAL, JobState, StoreDown
+from sotediffusion.serve.storage.shelf import Shelf
+from sotediffusion.serve.storage.store import JobStore
+from sotediffusion.types import Picture, Request
+
+# ruff: noqa: F811  fixtures are arguments
+
+
+class Lost(JobStore):
+    """The database commits, but the reply to the first call does not arrive."""
+
+    calls = 0
+
+    def submit(self, *said):
+        return self._unless_lost(super().submit(*said))
+
+    def succeed(self, *said):
+        return self._unless_lost(super().succeed(*said))
+
+    def _unless_lost(self, reply):
+        self.calls += 1
+        if self.calls == 1:
+            raise StoreDown("made for the test")
+        return reply
+
+
+def test_a_result_whose_commit_was_not_heard_of_keeps_its_pictures(store, quick, monkeypatch):
+    monkeypatch.setattr(desk, "PAUSES", (0.01,))
+    store.submit(order())
+    [job] = store.claim("here", ["m"], 1, 60)
+    shelf, ended = Shelf(quick / "shelf", reserve=0), []
+    writer, held = Desk(Lost(store.database), shelf, ended.append), Held(job.id, job.fence)
+    writer.shelve(held, Picture(Image.new("RGB", (8, 8)), 1, {"seed": 1}))
+    writer.succeed(held)
+    while writer.pending:
+        time.sleep(0.01)
+    writer.close()
+    job = store.get(job.id)
+    assert job.state == JobState.SUCCEEDED and ended == [held]
+    assert Image.open(BytesIO(shelf.read(job.pictures[0].name))).size == (8, 8)
+
+
+def test_a_result_is_taken_once_and_from_nobody_else(store):
+    store.submit(order())
+    [job] = store.claim("here", ["m"], 1, 60)
+    assert store.succeed(job.id, job.fence, []) and store.succeed(job.id, job.fence, [])
+    assert store.get(job.id).version == job.version + 1
+    assert not store.succeed(job.id, job.fence + 1, []) and not store.succeed("f" * 32, job.fence, [])
+
+
+def test_an_order_that_was_accepted_unheard_keeps_the_picture_it_starts_from(quick: Path) -> None:
+    made = Site(quick)
+    made.gateway.store = Lost(made.database)
+    ask = Ask(Request("1girl", width=64, height=64, init=png()))
+    with pytest.raises(StoreDown):
+        asyncio.run(made.gateway.submit(LOCAL, ask))
+    [job] = made.store.find()
+    assert made.shelf.read(job.request["init"]) == png()
+    made.gateway.close()
