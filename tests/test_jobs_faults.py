@@ -14,10 +14,11 @@ from sotediffusion.serve.engine import desk
 from sotediffusion.serve.engine.desk import Desk
 from sotediffusion.serve.engine.pulse import Held
 from sotediffusion.serve.gateway import Ask
+from sotediffusion.serve.storage import changes
 from sotediffusion.serve.storage.jobs import LOCAL, JobState, StoreDown
 from sotediffusion.serve.storage.shelf import Shelf
 from sotediffusion.serve.storage.store import JobStore
-from sotediffusion.types import Picture, Request
+from sotediffusion.types import Picture, Request, UserError
 
 # ruff: noqa: F811  fixtures are arguments
 
@@ -73,3 +74,24 @@ def test_an_order_that_was_accepted_unheard_keeps_the_picture_it_starts_from(qui
     [job] = made.store.find()
     assert made.shelf.read(job.request["init"]) == png()
     made.gateway.close()
+
+
+@pytest.mark.parametrize("fault", [StoreDown("made for the test"), UserError("disk", "no space is left; free some")])
+def test_a_claim_that_fails_midway_gives_what_it_has_claimed(store, monkeypatch, fault):
+    for _ in range(3):
+        store.submit(order())
+    lease, calls = changes.lease, []
+
+    def fails_from_the_third_on(*said):
+        calls.append(said)
+        if len(calls) > 2:
+            raise fault
+        return lease(*said)
+
+    monkeypatch.setattr(changes, "lease", fails_from_the_third_on)
+    claimed = store.claim("here", ["m"], 3, 60)
+    running = store.find(states=[JobState.RUNNING])
+    assert len(claimed) == 2 and {job.id for job in claimed} == {job.id for job in running}
+    with pytest.raises(type(fault)):
+        store.claim("other", ["m"], 3, 60)
+    assert store.depth() == {JobState.QUEUED: 1, JobState.RUNNING: 2}

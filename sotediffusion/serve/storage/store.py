@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sotediffusion.serve.storage import changes, lines
 from sotediffusion.serve.storage.allowances import allowed, shortest
 from sotediffusion.serve.storage.database import Database
-from sotediffusion.serve.storage.jobs import Failure, Job, JobState, KeyReused, Progress, QueueFull, StoredPicture
+from sotediffusion.serve.storage.jobs import Failure, Job, JobState, KeyReused, Progress, QueueFull, StoreDown, StoredPicture
 from sotediffusion.serve.storage.rows import locked, new_row, result_values, to_job
 from sotediffusion.serve.storage.schema import ENDED, QUEUED, RUNNING, SHELVED, WAITING, deliveries, jobs, keys
 from sotediffusion.types import UserError
@@ -135,19 +135,21 @@ class JobStore:
 
         Priority first; then owners take turns, one job each; then age. A job that is to run alone comes by itself, and only to a
         worker that runs nothing; that worker gets nothing more until it ended. When such a job has waited long, busy workers get
-        nothing either, so that one becomes free. `worker` names one process and is never used again.
+        nothing either, so that one becomes free. `worker` names one process and is never used again. Where the database fails
+        midway, what is claimed already comes back.
         """
         self._expire_late()  # what came too late is not begun
         claimed: list[Job] = []
         while len(claimed) < limit and not (claimed and claimed[-1].alone):
-            with self.database.write(durable=self.database.shared) as connection:  # a power cut ends SQLite's workers as well
-                now = self.database.now(connection)
-                row = lines.choose(connection, worker, models, now - self.limits.patience)
-                if row is None:
-                    break
-                if not row.alone:
-                    lines.served(connection, row.owner)
-                claimed.append(changes.lease(connection, row.seq, worker, now, now + lease_s))
+            try:
+                job = self._claim_next(worker, models, lease_s)
+            except (StoreDown, UserError):
+                if not claimed:
+                    raise
+                break
+            if job is None:
+                break
+            claimed.append(job)
         return claimed
 
     def heartbeat(self, worker: str, held: Mapping[str, tuple[int, Progress | None]], lease_s: float) -> dict[str, Verdict]:
@@ -243,6 +245,16 @@ class JobStore:
         with self.database.write() as connection:
             connection.execute(deliveries.delete().where(deliveries.c.job.in_(list(ids))))
             connection.execute(jobs.delete().where(jobs.c.id.in_(list(ids)), ENDED))
+
+    def _claim_next(self, worker: str, models: Sequence[str], lease_s: float) -> Job | None:
+        with self.database.write(durable=self.database.shared) as connection:  # a power cut ends SQLite's workers as well
+            now = self.database.now(connection)
+            row = lines.choose(connection, worker, models, now - self.limits.patience)
+            if row is None:
+                return None
+            if not row.alone:
+                lines.served(connection, row.owner)
+            return changes.lease(connection, row.seq, worker, now, now + lease_s)
 
     def _expire_late(self) -> list[Job]:
         with self.database.read() as connection:
