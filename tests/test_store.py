@@ -1,6 +1,8 @@
 """Whole sets of weights: every layout opens, every conversion is exact, every fault is one sentence and leaves nothing behind."""
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -379,6 +381,55 @@ def test_opening_reads_every_tensor_once_whether_its_hash_is_on_record_or_not(fo
     opened = store.open_cascade(tmp_path / "m")
     assert read() - before <= 1.2 * sum(file.stat().st_size for file in files)
     assert opened.hashes == recorded
+
+
+@pytest.fixture
+def moves(monkeypatch):
+    """What is done before and after every move of a file or folder."""
+    replace, done = os.replace, {"before": lambda source, target: None, "after": lambda: None}
+
+    def moved(source, target):
+        done["before"](source, target)
+        replace(source, target)
+        done["after"]()
+
+    monkeypatch.setattr(os, "replace", moved)
+    return done
+
+
+def test_while_a_model_folder_takes_anothers_place_one_of_them_can_be_found(cascade, folder, tmp_path, moves):
+    shutil.copytree(folder, tmp_path / "m")
+    (tmp_path / "m" / "earlier").touch()
+    found = []
+    moves["after"] = lambda: found.append((tmp_path / "m").is_dir() or any(tmp_path.glob("m.old-*/earlier")))
+    store.save_cascade(cascade, tmp_path / "m", over=True)
+    assert found and all(found)
+    assert [path.name for path in tmp_path.iterdir()] == ["m"] and not (tmp_path / "m" / "earlier").exists()
+    assert_same(store.open_cascade(tmp_path / "m"), cascade)
+
+
+def test_while_a_model_file_takes_anothers_place_there_is_always_one(cascade, tmp_path, moves):
+    path = tmp_path / "m.safetensors"
+    path.touch()
+    found = []
+    moves["after"] = lambda: found.append(path.is_file())
+    store.save_cascade(cascade, tmp_path / "m", "kohya", over=True)
+    assert found and all(found) and path.stat().st_size and leftovers(tmp_path) == []
+
+
+def test_a_model_that_cannot_be_put_in_its_place_leaves_the_earlier_one_there(cascade, folder, tmp_path, moves):
+    shutil.copytree(folder, tmp_path / "m")
+    (tmp_path / "m" / "earlier").touch()
+
+    def refuse(source, target):
+        if Path(target) == tmp_path / "m" and not (Path(source) / "earlier").exists():
+            raise OSError(errno.EIO, "Input/output error")
+
+    moves["before"] = refuse
+    with pytest.raises(UserError, match="took no more"):
+        store.save_cascade(cascade, tmp_path / "m", over=True)
+    assert (tmp_path / "m" / "earlier").exists() and [path.name for path in tmp_path.iterdir()] == ["m"]
+    assert_same(store.open_cascade(tmp_path / "m"), cascade)
 
 
 def test_the_command_offers_the_formats_there_are():

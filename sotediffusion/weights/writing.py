@@ -42,11 +42,26 @@ def write(bundle: Bundle, path: Path, format: str, over: bool = False) -> list[s
         for name, content in plan.items():
             _write_one(bundle, temporary / name, content)
         for target in targets:
-            if (path.parent / target).exists():
-                os.replace(path.parent / target, temporary / f"old-{target}")
-            os.replace(temporary / target, path.parent / target)
+            _put(temporary / target, path.parent / target)
         sync_folder(path.parent)
     return [name for name in bundle.parts if name not in kept]
+
+
+def _put(new: Path, target: Path) -> None:
+    """Move into place: a file straight over another. A folder that is there steps aside, and comes back where that fails.
+
+    Should the process be killed in between, the old one lies beside as <name>.old-<letters>.
+    """
+    if not target.exists() or (new.is_file() and target.is_file()):
+        os.replace(new, target)
+        return
+    old = target.with_name(f"{target.name}.old-{new.parent.name.removeprefix(TEMPORARY)}")
+    try:
+        os.replace(target, old)
+        os.replace(new, target)
+    finally:
+        if old.exists():  # into the temporary folder, which is about to go, or back
+            os.replace(old, new if target.exists() else target)
 
 
 def _refuse_occupied(target: Path) -> None:
