@@ -5,6 +5,8 @@ from job_places import clock, order, place, quick, server, store  # noqa: F401  
 
 from sotediffusion.serve.storage.gallery import Gallery
 from sotediffusion.serve.storage.jobs import Job, StoredPicture, new_id
+from sotediffusion.serve.storage.retention import remove_stale, sweep
+from sotediffusion.serve.storage.shelf import Shelf
 
 # ruff: noqa: F811  fixtures are arguments
 
@@ -14,10 +16,16 @@ def gallery(store):
     return Gallery(store.database)
 
 
-def finished(store, prompt, owner="anna", count=1):
+@pytest.fixture
+def shelf(quick):
+    return Shelf(quick / "shelf", reserve=0)
+
+
+def finished(store, prompt, owner="anna", count=1, shelf=None):
     store.submit(Job(new_id(), owner, {"prompt": prompt}, "m"))
     [job] = store.claim(new_id(), ["m"], 1, 30)
-    store.succeed(job.id, job.fence, [StoredPicture(f"{job.id}-{n}", 8, 8, n, bytes=10) for n in range(count)])
+    names = [shelf.put(job.id, b"picture") if shelf else f"{job.id}-{n}" for n in range(count)]
+    store.succeed(job.id, job.fence, [StoredPicture(name, 8, 8, n, bytes=10) for n, name in enumerate(names)])
     return job.id
 
 
@@ -42,6 +50,35 @@ def test_a_favourite_stays_until_it_is_none(gallery, store, clock):
     assert [job.id for job in store.stale(10)] == [other]
     assert gallery.favour("anna", id, f"{id}-1", yes=False)
     assert {job.id for job in store.stale(10)} == {id, other}
+
+
+def test_what_becomes_a_favourite_while_old_jobs_go_stays_with_its_file(gallery, store, shelf, clock, monkeypatch):
+    old, loved = (finished(store, prompt, shelf=shelf) for prompt in "xy")
+    [picture] = store.get(loved).pictures
+    clock.now += 1000
+    stale = store.stale
+
+    def marked_meanwhile(retention_s):
+        found = stale(retention_s)
+        gallery.favour("anna", loved, picture.name)
+        return found
+
+    monkeypatch.setattr(store, "stale", marked_meanwhile)
+    assert remove_stale(store, shelf, 10) == 1
+    assert store.get(old) is None and not shelf.written(old)
+    assert store.get(loved).pictures[0].favourite and shelf.read(picture.name) == b"picture"
+
+
+def test_files_that_a_removal_did_not_come_to_are_swept(store, shelf, clock, monkeypatch):
+    id = finished(store, "x", shelf=shelf)
+    clock.now += 1000
+    with monkeypatch.context() as patch:
+        patch.setattr(Shelf, "remove_job", lambda shelf, id: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            remove_stale(store, shelf, 10)
+    assert store.get(id) is None and shelf.written(id)
+    assert sweep(store, shelf) == 0  # too young
+    assert sweep(store, shelf, grace_s=-60) == 1 and not shelf.written(id)
 
 
 def test_a_deleted_picture_frees_its_place_and_the_last_one_takes_the_job_out(gallery, store):

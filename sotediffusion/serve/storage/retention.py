@@ -10,13 +10,13 @@ _GRACE = 3600.0  # s; younger files may belong to a job whose result is just bei
 
 
 def remove_stale(store: JobStore, shelf: Shelf, retention_s: float) -> int:
-    """Remove the jobs that ended longer ago than the retention, files first; how many."""
+    """Remove the jobs that ended longer ago than the retention; how many. Files go last, as a job may have become a favourite."""
     removed = 0
     while stale := store.stale(retention_s):
-        for job in stale:
-            shelf.remove_job(job.id)
-        store.forget([job.id for job in stale])
-        removed += len(stale)
+        gone = store.forget_stale([job.id for job in stale], retention_s)
+        for id in gone:
+            shelf.remove_job(id)
+        removed += len(gone)
     return removed
 
 

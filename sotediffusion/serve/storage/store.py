@@ -223,14 +223,9 @@ class JobStore:
 
         A key that has a retention of its own goes by that.
         """
-        untold = sa.select(deliveries.c.job).where(deliveries.c.job == jobs.c.id, WAITING).exists()
         with self.database.read() as connection:
-            now = self.database.now(connection)
-            own = sa.func.coalesce(keys.c.keep_s, retention_s)
-            over = (jobs.c.finished <= now - shortest(connection, retention_s), jobs.c.finished <= now - own)
-            query = sa.select(jobs).outerjoin(keys, keys.c.id == jobs.c.owner)
-            query = query.where(ENDED, *over, jobs.c.favourites == 0, ~untold)
-            return [to_job(row) for row in connection.execute(query.order_by(jobs.c.finished).limit(limit))]
+            query = self._stale(connection, retention_s).order_by(jobs.c.finished).limit(limit)
+            return [to_job(row) for row in connection.execute(query)]
 
     def untold(self, id: str) -> bool:
         """Whether a webhook is still to be told how this job ended."""
@@ -243,8 +238,16 @@ class JobStore:
         Their files go first, so that a crash between the two leaves no file that nobody knows.
         """
         with self.database.write() as connection:
-            connection.execute(deliveries.delete().where(deliveries.c.job.in_(list(ids))))
-            connection.execute(jobs.delete().where(jobs.c.id.in_(list(ids)), ENDED))
+            _forget(connection, ids)
+
+    def forget_stale(self, ids: Collection[str], retention_s: float) -> list[str]:
+        """Remove those of these jobs that are stale still, and give their ids; not what became a favourite in this moment.
+
+        Their files go after them, and what a crash between the two leaves is swept.
+        """
+        with self.database.write() as connection:
+            stale = self._stale(connection, retention_s).where(jobs.c.id.in_(list(ids))).order_by(jobs.c.id)
+            return _forget(connection, [row.id for row in connection.execute(stale.with_for_update(of=jobs))])
 
     def _claim_next(self, worker: str, models: Sequence[str], lease_s: float) -> Job | None:
         with self.database.write(durable=self.database.shared) as connection:  # a power cut ends SQLite's workers as well
@@ -263,6 +266,14 @@ class JobStore:
                 return []
         with self.database.write() as connection:
             return changes.expire(connection, self.database.now(connection))
+
+    def _stale(self, connection: sa.Connection, retention_s: float) -> sa.Select[Any]:
+        now = self.database.now(connection)
+        untold = sa.select(deliveries.c.job).where(deliveries.c.job == jobs.c.id, WAITING).exists()
+        own = sa.func.coalesce(keys.c.keep_s, retention_s)
+        over = (jobs.c.finished <= now - shortest(connection, retention_s), jobs.c.finished <= now - own)
+        query = sa.select(jobs).outerjoin(keys, keys.c.id == jobs.c.owner)
+        return query.where(ENDED, *over, jobs.c.favourites == 0, ~untold)
 
     def _check_room(self, connection: sa.Connection, owner: str, longest: int | None) -> None:
         everyone, own = lines.length(connection), lines.length(connection, owner)
@@ -287,6 +298,11 @@ def _earlier(connection: sa.Connection, job: Job) -> Job | None:
         if row := connection.execute(sa.select(jobs).where(jobs.c.owner == job.owner, condition)).first():
             return to_job(row)
     return None
+
+
+def _forget(connection: sa.Connection, ids: Collection[str]) -> list[str]:
+    connection.execute(deliveries.delete().where(deliveries.c.job.in_(list(ids))))
+    return list(connection.scalars(jobs.delete().where(jobs.c.id.in_(list(ids)), ENDED).returning(jobs.c.id)))
 
 
 def _verdict(row: sa.Row[Any] | None, worker: str, fence: int) -> Verdict:
