@@ -1,21 +1,24 @@
 """A database that fails at the worst moment: replies are lost, claims end midway, and nothing that was promised is."""
 
 import asyncio
+import threading
 import time
 from io import BytesIO
 from pathlib import Path
 
 import pytest
-from job_places import clock, order, place, quick, server, store  # noqa: F401  fixtures
+from job_places import clock, emptied, order, place, quick, server, store  # noqa: F401  fixtures
 from PIL import Image
+from sqlalchemy import event
 from web import Site, png
 
 from sotediffusion.serve.engine import desk
 from sotediffusion.serve.engine.desk import Desk
-from sotediffusion.serve.engine.pulse import Held
+from sotediffusion.serve.engine.pulse import Held, Pulse
 from sotediffusion.serve.gateway import Ask
 from sotediffusion.serve.storage import changes
-from sotediffusion.serve.storage.jobs import LOCAL, JobState, StoreDown
+from sotediffusion.serve.storage.database import Database
+from sotediffusion.serve.storage.jobs import LOCAL, JobState, Progress, StoreDown
 from sotediffusion.serve.storage.shelf import Shelf
 from sotediffusion.serve.storage.store import JobStore
 from sotediffusion.types import Picture, Request, UserError
@@ -95,3 +98,43 @@ def test_a_claim_that_fails_midway_gives_what_it_has_claimed(store, monkeypatch,
     with pytest.raises(type(fault)):
         store.claim("other", ["m"], 3, 60)
     assert store.depth() == {JobState.QUEUED: 1, JobState.RUNNING: 2}
+
+
+@pytest.mark.system
+def test_a_server_that_takes_no_writes_for_now_is_said_to_be_down(server):
+    database = emptied(Database(server.url))
+
+    @event.listens_for(database.engine, "begin")
+    def read_only(connection):
+        connection.exec_driver_sql("set transaction read only")
+
+    store = JobStore(database)
+    with pytest.raises(StoreDown, match="read-only"):
+        store.submit(order())
+    event.remove(database.engine, "begin", read_only)
+    store.submit(order())
+    database.close()
+
+
+def test_a_heart_goes_on_after_whatever_went_wrong_in_a_beat(store, monkeypatch, caplog):
+    store.submit(order())
+    [job] = store.claim("here", ["m"], 1, 60)
+    heartbeat, beats, also = store.heartbeat, [], threading.Event()
+
+    def fails_at_first(*said):
+        beats.append(said)
+        if len(beats) == 1:
+            raise RuntimeError("made for the test")
+        return heartbeat(*said)
+
+    monkeypatch.setattr(store, "heartbeat", fails_at_first)
+    pulse = Pulse(store, "here", 60.0, 0.01, also.set)
+    held = pulse.hold(job.id, job.fence)
+    held.progress = Progress("text")
+    pulse.start()
+    end = time.monotonic() + 10
+    while held.told is None and pulse._thread.is_alive() and time.monotonic() < end:
+        time.sleep(0.01)
+    pulse.stop()
+    assert store.get(job.id).progress == Progress("text") and also.is_set()
+    assert "a heartbeat failed" in caplog.text and "made for the test" in caplog.text

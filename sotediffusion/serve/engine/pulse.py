@@ -4,12 +4,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from logging import getLogger
 
 from sotediffusion.serve.storage.jobs import Progress, StoreDown, StoredPicture
 from sotediffusion.serve.storage.store import JobStore
 from sotediffusion.types import UserError
 
 EXPIRE_S = 1.0  # between two looks for jobs past their deadline
+log = getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -81,5 +83,8 @@ class Pulse:
 
     def _run(self) -> None:
         while not self._over.wait(self.beat_s):
-            self.beat()
-            self.also()
+            for task in (self.beat, self.also):
+                try:
+                    task()
+                except Exception:  # whatever it is: without beats every lease runs out, and other beats may go well
+                    log.exception("a heartbeat failed")

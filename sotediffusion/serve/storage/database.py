@@ -18,6 +18,7 @@ from sotediffusion.serve.storage.upgrades import upgrade
 from sotediffusion.types import UserError
 
 _PATIENCE = 10  # s to wait for another's transaction
+_DISK_FULL, _READ_ONLY = "53100", "25006"  # PostgreSQL's words; it may be read-only for as long as another takes over
 _WAL_KEPT = 64 * 2**20  # bytes of the write-ahead log that stay on the disk after a burst
 
 
@@ -161,11 +162,11 @@ def _in_our_words(place: str) -> Iterator[None]:
     try:
         yield
     except exc.DBAPIError as error:
-        text = str(error.orig)
-        if "disk is full" in text or getattr(error.orig, "sqlstate", None) == "53100":
+        text, code = str(error.orig), getattr(error.orig, "sqlstate", None)
+        if "disk is full" in text or code == _DISK_FULL:
             raise UserError("disk", f"no space is left for {masked(place)}; free some, then try again") from None
         if "not a database" in text or "malformed" in text:
             raise UserError("jobs", f"{masked(place)} is no database of jobs ({text[:80]}); give another file") from None
-        if isinstance(error, exc.OperationalError) or error.connection_invalidated:
+        if isinstance(error, exc.OperationalError) or error.connection_invalidated or code == _READ_ONLY:
             raise StoreDown(f"{masked(place)} does not answer: {masked(' '.join(text.split()))[:200]}") from error
         raise
