@@ -360,16 +360,18 @@ def test_interrupted_it_keeps_the_finished_pictures_whole(model, tmp_path):
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )  # fmt: skip
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not (tmp_path / "out" / "2.png").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 130
     assert "pictures are finished and kept" in err
     assert "Traceback" not in err
-    files = sorted((tmp_path / "out").iterdir())
-    assert len(files) == len(out.splitlines()) >= 2
+    files = {*(tmp_path / "out").iterdir()}
+    told = [Path(line.partition("  seed ")[0]) for line in out.splitlines()]
+    assert len({*told}) == len(told) and files.issuperset(told)
+    assert 0 <= len(files) - len(told) <= 1 and len(files) >= 2  # the last may have got its name and not yet its line
     assert all(read_settings(path)["prompt"] == "a cat" and Image.open(path).load() for path in files)
 
 

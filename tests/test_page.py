@@ -10,6 +10,7 @@ from io import BytesIO
 from typing import Any
 
 import pytest
+from browsing import last_pixel
 from PIL import Image, PngImagePlugin
 
 pytestmark = pytest.mark.system
@@ -119,11 +120,11 @@ def sizes(page: Any, **changes: int) -> None:
         page.locator(f"#{name}").fill(str(value))
 
 
-# Whole down to its last row. `image.decode()` would say so too, but has been seen never to answer.
-LAST_PIXEL = """(image) => {
-  const sheet = new OffscreenCanvas(image.naturalWidth, image.naturalHeight).getContext("2d");
-  sheet.drawImage(image, 0, 0);
-  return [image.naturalWidth, sheet.getImageData(image.naturalWidth - 1, image.naturalHeight - 1, 1, 1).data[3]];
+# An offer to take something back stands for seven seconds, and a busy browser may need longer to press it.
+NOTES_STAY = """() => {
+  const real = window.setTimeout;
+  window.setTimeout = (run, after, ...more) => real(run, after < 5000 ? after : 3_600_000, ...more);
+  window.notesPass = () => { window.setTimeout = real; };
 }"""
 
 
@@ -168,9 +169,7 @@ def test_it_opens_with_the_card_and_draws_by_keyboard_alone(enter):
     page.keyboard.press("Control+Enter")
     drawn(page)
     expect(page.get_by_role("status").filter(has_text="Finished: 1 picture")).to_be_attached()
-    image = page.locator(".sheet img")
-    expect(image).to_have_js_property("complete", True)
-    assert image.evaluate(LAST_PIXEL) == [96, 255]
+    assert last_pixel(page.locator(".sheet img"), PATIENCE_MS) == [96, 255]
     page.reload()
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("newest, extremely aesthetic, best quality, " + PROMPT)
     expect(page.locator("#steps")).to_have_value("2")
@@ -236,10 +235,12 @@ def test_favourites_search_undo_delete_and_use_these_settings(enter):
     page.get_by_role("group", name="Marked pictures").get_by_role("button", name="Compare").click()
     expect(page.get_by_role("dialog").get_by_role("row", name=re.compile("Seed 5 6|Seed 6 5"))).to_be_visible()
     page.keyboard.press("Escape")
+    page.evaluate(NOTES_STAY)
     page.get_by_role("button", name="Delete the marked").click()
     expect(page.locator(".tile")).to_have_count(0)
     page.get_by_role("button", name="Undo").click()
     expect(page.locator(".tile")).to_have_count(2)
+    page.evaluate("() => notesPass()")
     assert "&width=256" in page.locator(".tile img").first.get_attribute("src")
     page.locator(".tile-picture").first.focus()
     with page.expect_response(re.compile("/api/v1/jobs/.+/pictures/.+")):  # when the offer to take it back has gone
