@@ -8,8 +8,8 @@ from web import Hand, Site
 
 
 @contextmanager
-def drawing(made: Site, steps: int = 0) -> Iterator[None]:
-    """Draw all jobs of a site meanwhile; `steps` of each are told, so slowly that whoever watches sees them."""
+def drawing(made: Site, steps: int = 0, seen: threading.Event | None = None) -> Iterator[None]:
+    """Draw all jobs of a site meanwhile; `steps` of each are told slowly, and none is finished before `seen` is set."""
     stop = threading.Event()
 
     def draw() -> None:
@@ -19,6 +19,8 @@ def drawing(made: Site, steps: int = 0) -> Iterator[None]:
                 for step in range(1, steps + 1):
                     hand.tell(job, step * 40 // (steps + 1), preview=True)
                     stop.wait(0.15)
+                while seen is not None and not stop.is_set() and not seen.wait(0.05):
+                    pass
                 hand.finish(job)
 
     thread = threading.Thread(target=draw, daemon=True)

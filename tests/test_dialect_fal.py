@@ -2,6 +2,7 @@
 
 import base64
 import json
+import threading
 import time
 from io import BytesIO
 from urllib.parse import quote
@@ -44,16 +45,23 @@ def submit(made: Site, query="", headers=None, **more):
 
 
 def wait_for(true):
-    end = time.monotonic() + 30
+    end = time.monotonic() + 300
     while not true():
         assert time.monotonic() < end, "it did not come to pass"
         time.sleep(0.02)
 
 
-def stream(made: Site, method, path, **more):
+def stream(made: Site, method, path, seen, what="status", **more):
+    """The events of a stream; `seen` is set when one has `what` in it."""
+    found = []
     with made.client.stream(method, path, **more) as reply:
         assert reply.status_code == 200 and reply.headers["content-type"].startswith("text/event-stream")
-        return [json.loads(line[6:]) for line in reply.iter_lines() if line.startswith("data: ")]
+        for line in reply.iter_lines():
+            if line.startswith("data: "):
+                found.append(json.loads(line[6:]))
+                if what in found[-1]:
+                    seen.set()
+    return found
 
 
 @pytest.mark.parametrize("prefix", ["", "/fal/run"])
@@ -103,15 +111,17 @@ def test_the_queue_takes_an_order_in_and_is_asked_until_it_is_done(empty):
 
 def test_the_status_streams_until_it_is_completed(empty):
     said = submit(empty)
-    with drawing(empty, steps=2):
-        found = stream(empty, "GET", f"{said['status_url']}/stream?logs=1")
+    seen = threading.Event()
+    with drawing(empty, steps=2, seen=seen):
+        found = stream(empty, "GET", f"{said['status_url']}/stream?logs=1", seen)
     assert [event["status"] for event in found][-1] == "COMPLETED"
     assert {event["status"] for event in found} <= {"IN_QUEUE", "IN_PROGRESS", "COMPLETED"} and len(found) >= 2
 
 
 def test_the_stream_shows_previews_and_ends_with_the_output(shared):
-    with drawing(shared, steps=3):
-        *progress, last = stream(shared, "POST", f"{APP}/stream", json=ASK)
+    seen = threading.Event()
+    with drawing(shared, steps=3, seen=seen):
+        *progress, last = stream(shared, "POST", f"{APP}/stream", seen, "images", json=ASK)
     shown = [event for event in progress if "images" in event]
     assert shown and shown[0]["images"][0]["url"].startswith("data:image/jpeg;base64,") and shown[0]["steps"] == 40
     assert last["seed"] == 9 and last["images"][0]["url"].startswith(shared.base)
@@ -237,10 +247,12 @@ def test_the_safety_checker_blacks_out_what_the_tagger_rates_too_high_and_only_w
 
 
 def test_while_the_safety_checker_is_on_no_previews_are_shown_that_nobody_has_rated():
-    with quick_folder() as folder, site(folder, more={"rate": lambda content: 3}) as made, drawing(made, steps=3):
-        *progress, last = stream(made, "POST", f"{APP}/stream", json=ASK)
+    seen, rated = threading.Event(), {"rate": lambda content: 3}
+    with quick_folder() as folder, site(folder, more=rated) as made, drawing(made, steps=3, seen=seen):
+        *progress, last = stream(made, "POST", f"{APP}/stream", seen, "step", json=ASK)
         assert progress and not [event for event in progress if "images" in event] and last["has_nsfw_concepts"] == [True]
-        *progress, _ = stream(made, "POST", f"{APP}/stream", json=ASK | {"enable_safety_checker": False})
+        seen.clear()
+        *progress, _ = stream(made, "POST", f"{APP}/stream", seen, "images", json=ASK | {"enable_safety_checker": False})
         assert [event for event in progress if "images" in event]
 
 

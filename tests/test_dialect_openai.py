@@ -28,10 +28,16 @@ def ask(made: Site, **more):
     return made.client.post("/v1/images/generations", json=ASK | more)
 
 
-def events(made: Site, **more):
+def events(made: Site, seen=None, **more):
+    """What is told of a drawing; `seen` is set with the first."""
+    lines = []
     with made.client.stream("POST", "/v1/images/generations", json=ASK | more | {"stream": True}) as reply:
         assert reply.status_code == 200
-        lines = [line for line in reply.iter_lines() if line and not line.startswith(":")]
+        for line in reply.iter_lines():
+            if line and not line.startswith(":"):
+                lines.append(line)
+                if seen is not None:
+                    seen.set()
     return [(name[7:], json.loads(data[6:])) for name, data in zip(lines[::2], lines[1::2], strict=True)]
 
 
@@ -54,8 +60,9 @@ def test_pictures_come_as_addresses_that_anybody_may_follow(shared):
 
 
 def test_previews_come_as_partial_images_and_then_each_picture(shared):
-    with drawing(shared, steps=3):
-        found = events(shared, partial_images=2, n=2)
+    seen = threading.Event()
+    with drawing(shared, steps=3, seen=seen):
+        found = events(shared, seen, partial_images=2, n=2)
     names = [name.removeprefix("image_generation.") for name, _ in found]
     assert names[-2:] == ["completed", "completed"] and set(names[:-2]) == {"partial_image"} and len(names) <= 4
     for index, (name, event) in enumerate(found):
