@@ -39,14 +39,18 @@ def test_a_signal_to_the_whole_group_lets_each_process_save_and_is_told_by_the_e
     name = f"{nproc}-{number.name}"
     endless = command(place, name, "train.steps=1_000_000", nproc=nproc)
     started = subprocess.Popen(endless, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 600
     while len(lines(place / name)) < 2:
         assert started.poll() is None, started.communicate()
+        if time.monotonic() > end:
+            os.killpg(started.pid, signal.SIGKILL)
+            pytest.fail("it did not begin")
         time.sleep(0.05)
     if nproc > 1:  # of signals that come close together Python often sees one, so that this is looked at besides
         children = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
         assert len(children) == nproc and all(os.getpgid(int(child)) != started.pid for child in children)
     os.killpg(started.pid, number)
-    said, complaints = started.communicate(timeout=60)
+    said, complaints = started.communicate(timeout=600)
     assert started.returncode == 128 + number, complaints
     assert "card-base interrupted at" in said
     last = lines(place / name)[-1]

@@ -3,7 +3,9 @@
 import json
 import os
 import signal
+import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +22,7 @@ from sotediffusion.train.run import Order, run
 from sotediffusion.train.settings import Settings, resolve
 from sotediffusion.weights.store import save_cascade
 
+PATIENCE_S = 900.0  # that processes may take on a busy machine
 PRESETS = Path(sotediffusion.__file__).parent / "presets" / "train"
 SMALL = ("train.batch=8", "train.micro=4", "train.epochs=0", "train.steps=6", "train.lr=1e-3", "train.text_lr=4e-4",
          "train.ema=40", "train.dropout=0",
@@ -85,9 +88,24 @@ def assert_equal_states(one: Path, other: Path) -> None:
 
 def forked(work: Callable[[], object], count: int = 1) -> list[int]:
     """Run `work` in `count` new processes that find each other, and wait; their exit codes, below 0 for a signal."""
-    children = [_fork(work, number, count, 29000 + os.getpid() % 1000) for number in range(count)]
-    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    return codes
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    children = [_fork(work, number, count, port) for number in range(count)]
+    codes: dict[int, int] = {}
+    end = time.monotonic() + PATIENCE_S
+    try:
+        while len(codes) < count:
+            assert time.monotonic() < end, f"only {codes} of {children} have ended"
+            for child in set(children) - codes.keys():
+                ended, status = os.waitpid(child, os.WNOHANG)
+                if ended:
+                    codes[child] = os.waitstatus_to_exitcode(status)
+            time.sleep(0.01)
+    finally:
+        for child in set(children) - codes.keys():
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    return [codes[child] for child in children]
 
 
 def _fork(work: Callable[[], object], number: int, count: int, port: int) -> int:
