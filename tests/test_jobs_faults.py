@@ -3,13 +3,14 @@
 import asyncio
 import threading
 import time
+from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 from job_places import clock, emptied, order, place, quick, server, store  # noqa: F401  fixtures
 from PIL import Image
-from sqlalchemy import event
+from sqlalchemy import event, text
 from web import Site, png
 
 from sotediffusion.serve.engine import desk
@@ -138,3 +139,26 @@ def test_a_heart_goes_on_after_whatever_went_wrong_in_a_beat(store, monkeypatch,
     pulse.stop()
     assert store.get(job.id).progress == Progress("text") and also.is_set()
     assert "a heartbeat failed" in caplog.text and "made for the test" in caplog.text
+
+
+@pytest.mark.system
+def test_a_server_that_vanishes_without_a_word_is_given_up_soon(server):
+    database = Database(server.url)
+    with database.engine.connect() as connection:
+        told = connection.connection.driver_connection.info.get_parameters()
+    assert int(told["tcp_user_timeout"]) == 10_000  # ms
+    assert [int(told[f"keepalives_{what}"]) for what in ("idle", "interval", "count")] == [5, 5, 3]  # s, s
+    database.close()
+
+
+def test_who_finds_every_connection_taken_is_told_that_the_database_is_down(place):
+    database = Database(place)
+    database.engine.pool._timeout = 0.01
+    with ExitStack() as taken:
+        for _ in range(database.engine.pool.size() + database.engine.pool._max_overflow):
+            taken.enter_context(database.read())
+        with pytest.raises(StoreDown, match="no connection"), database.read():
+            pass
+    with database.read() as connection:
+        assert connection.scalar(text("select 1")) == 1
+    database.close()

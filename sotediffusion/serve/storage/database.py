@@ -19,6 +19,12 @@ from sotediffusion.types import UserError
 
 _PATIENCE = 10  # s to wait for another's transaction
 _DISK_FULL, _READ_ONLY = "53100", "25006"  # PostgreSQL's words; it may be read-only for as long as another takes over
+_VANISHED = {  # a host that is gone without a word is noticed: nothing else would ever end the wait for its answer
+    "tcp_user_timeout": 1000 * _PATIENCE,  # ms
+    "keepalives_idle": 5,  # s
+    "keepalives_interval": 5,  # s
+    "keepalives_count": 3,
+}
 _WAL_KEPT = 64 * 2**20  # bytes of the write-ahead log that stay on the disk after a burst
 
 
@@ -153,7 +159,7 @@ def _postgres(place: str) -> sa.Engine:
     except (exc.ArgumentError, ValueError):
         raise UserError("jobs", f"{masked(place)[:200]} is no URL; give postgresql://user@host/name") from None
     limits = f"-c lock_timeout={_PATIENCE}s -c idle_in_transaction_session_timeout={6 * _PATIENCE}s"
-    told = {"connect_timeout": _PATIENCE, "options": limits}
+    told = {"connect_timeout": _PATIENCE, "options": limits, **_VANISHED}
     return sa.create_engine(url, hide_parameters=True, pool_pre_ping=True, connect_args=told)
 
 
@@ -161,6 +167,8 @@ def _postgres(place: str) -> sa.Engine:
 def _in_our_words(place: str) -> Iterator[None]:
     try:
         yield
+    except exc.TimeoutError as error:
+        raise StoreDown(f"{masked(place)} has more to do than it can: no connection became free in time") from error
     except exc.DBAPIError as error:
         text, code = str(error.orig), getattr(error.orig, "sqlstate", None)
         if "disk is full" in text or code == _DISK_FULL:
