@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
@@ -17,7 +18,7 @@ from sotediffusion.serve.engine import desk
 from sotediffusion.serve.engine.desk import Desk
 from sotediffusion.serve.engine.pulse import Held, Pulse
 from sotediffusion.serve.gateway import Ask
-from sotediffusion.serve.storage import changes
+from sotediffusion.serve.storage import changes, lines
 from sotediffusion.serve.storage.database import Database
 from sotediffusion.serve.storage.jobs import LOCAL, JobState, Progress, StoreDown
 from sotediffusion.serve.storage.shelf import Shelf
@@ -162,3 +163,23 @@ def test_who_finds_every_connection_taken_is_told_that_the_database_is_down(plac
     with database.read() as connection:
         assert connection.scalar(text("select 1")) == 1
     database.close()
+
+
+@pytest.mark.system
+def test_who_claims_while_late_jobs_expire_does_not_wait_in_a_circle(server):
+    store, other = JobStore(emptied(Database(server.url))), Database(server.url)
+    waits = text("select count(*) from pg_locks where not granted")
+    taken = store.submit(order(start_by=1.0))
+    store.submit(order(deadline=1.0))
+    with ThreadPoolExecutor(1) as pool, other.read() as looking:
+        with other.write() as connection:
+            row = lines.choose(connection, "here", ["m"], 0.0)  # a claim, as far as the job
+            assert row.id == taken.id
+            expired = pool.submit(store.expire)
+            end = time.monotonic() + 10
+            while not looking.scalar(waits) and time.monotonic() < end:
+                time.sleep(0.01)
+            lines.served(connection, row.owner)  # and on to its line
+        assert len(expired.result()) == 2
+    other.close()
+    store.database.close()

@@ -10,7 +10,7 @@ from sotediffusion.serve.storage import changes, lines
 from sotediffusion.serve.storage.allowances import allowed, shortest
 from sotediffusion.serve.storage.database import Database
 from sotediffusion.serve.storage.jobs import Failure, Job, JobState, KeyReused, Progress, QueueFull, StoreDown, StoredPicture
-from sotediffusion.serve.storage.rows import locked, new_row, result_values, to_job
+from sotediffusion.serve.storage.rows import Which, locked, new_row, result_values, to_job
 from sotediffusion.serve.storage.schema import ENDED, QUEUED, RUNNING, SHELVED, WAITING, deliveries, jobs, keys
 from sotediffusion.types import UserError
 
@@ -261,11 +261,13 @@ class JobStore:
 
     def _expire_late(self) -> list[Job]:
         with self.database.read() as connection:
-            late = [sa.select(jobs.c.seq).where(*which).limit(1) for which in changes.overdue(self.database.now(connection))]
-            if all(connection.scalar(query) is None for query in late):
-                return []
-        with self.database.write() as connection:
-            return changes.expire(connection, self.database.now(connection))
+            now = self.database.now(connection)
+            kinds = [(which, why) for which, why in changes.overdue(now) if _any(connection, which)]
+        late: list[Job] = []
+        for which, why in kinds:
+            with self.database.write() as connection:
+                late += changes.expire(connection, which, why, now)
+        return late
 
     def _stale(self, connection: sa.Connection, retention_s: float) -> sa.Select[Any]:
         now = self.database.now(connection)
@@ -290,6 +292,10 @@ class JobStore:
 
 def _named(id: str, owner: str | None) -> list[sa.ColumnElement[bool]]:
     return [jobs.c.id == id] if owner is None else [jobs.c.id == id, jobs.c.owner == owner]
+
+
+def _any(connection: sa.Connection, which: Which) -> bool:
+    return connection.scalar(sa.select(jobs.c.seq).where(*which).limit(1)) is not None
 
 
 def _earlier(connection: sa.Connection, job: Job) -> Job | None:
