@@ -340,7 +340,7 @@ def test_a_file_changed_after_it_was_written_is_seen(folder, tmp_path):
 
 @LINUX
 def test_opening_takes_no_more_memory_than_the_weights_and_a_tenth(cascade, tmp_path):
-    config = replace(SIZES["tiny"].stage_c, widths=(768, 768), heads=(12, 12), c_cond=768)
+    config = replace(SIZES["tiny"].stage_c, widths=(1536, 1536), heads=(12, 12), c_cond=1536)  # a MiB of others' is little then
     with torch.device("meta"):
         big = PARTS["stage_c"](config)
     big = big.to_empty(device="cpu").bfloat16()
@@ -365,7 +365,7 @@ def test_opening_takes_no_more_memory_than_the_weights_and_a_tenth(cascade, tmp_
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     measured = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
     assert len(measured) == 2
-    assert all(size > 80e6 and peak <= 1.1 * size for size, peak in measured), measured
+    assert all(size > 300e6 and peak <= 1.1 * size for size, peak in measured), measured
 
 
 @LINUX

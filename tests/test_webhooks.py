@@ -155,7 +155,7 @@ def test_a_job_is_not_forgotten_while_its_word_is_still_to_be_sent(store):
 def send(place, host):
     store = JobStore(Database(place))
     sender(store, host).send_due()
-    time.sleep(60)
+    time.sleep(300)
 
 
 def test_a_sender_killed_before_it_could_note_the_reply_tells_again_under_the_same_id(place):
@@ -163,9 +163,11 @@ def test_a_sender_killed_before_it_could_note_the_reply_tells_again_under_the_sa
         store = JobStore(Database(place))
         job = ended(store, receiver.url)
         store.database.close()
-        receiver.answer = lambda handler: os.kill(killed.pid, signal.SIGKILL)
+        known = threading.Event()  # who is to be killed
+        receiver.answer = lambda handler: known.wait(60) and os.kill(killed.pid, signal.SIGKILL)
         killed = start(send, place, receiver.host)
-        killed.join(60)
+        known.set()
+        killed.join(120)
         assert killed.exitcode == -signal.SIGKILL
         receiver.answer = lambda handler: reply(handler, 200)
         clock = Clock()
