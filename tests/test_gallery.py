@@ -7,6 +7,7 @@ from sotediffusion.serve.storage.gallery import Gallery
 from sotediffusion.serve.storage.jobs import Job, StoredPicture, new_id
 from sotediffusion.serve.storage.retention import remove_stale, sweep
 from sotediffusion.serve.storage.shelf import Shelf
+from sotediffusion.types import UserError
 
 # ruff: noqa: F811  fixtures are arguments
 
@@ -94,3 +95,16 @@ def test_anothers_picture_cannot_be_touched(gallery, store):
     id = finished(store, "x")
     assert not gallery.favour("ben", id, f"{id}-0") and not gallery.discard("ben", id, f"{id}-0")
     assert gallery.find("ben") == [] and len(store.get(id).pictures) == 1
+
+
+def test_a_page_after_a_job_that_is_gone_is_refused_and_does_not_look_like_the_last_one(gallery, store):
+    first, second, third = (finished(store, "x") for _ in range(3))
+    others = finished(store, "x", owner="ben")
+    for find in (gallery.find, store.find):
+        assert [job.id for job in find("anna", before=third)] == [second, first]
+        assert find("anna", before=first) == []
+    store.forget([second])
+    for find in (gallery.find, store.find):
+        for gone in (second, others, "no id"):
+            with pytest.raises(UserError, match="before: job '.*', after which .* is not there any more"):
+                find("anna", before=gone)

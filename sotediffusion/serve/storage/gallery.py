@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from sotediffusion.serve.storage.database import Database
 from sotediffusion.serve.storage.jobs import Job, JobState, StoredPicture
-from sotediffusion.serve.storage.rows import result_values, to_job
+from sotediffusion.serve.storage.rows import earlier_than, result_values, to_job
 from sotediffusion.serve.storage.schema import jobs
 
 
@@ -19,15 +19,18 @@ class Gallery:
     def find(
         self, owner: str, words: str = "", favourites: bool = False, limit: int = 100, before: str | None = None
     ) -> list[Job]:
-        """Jobs with pictures, the latest first and earlier than the job `before`: with each of the words in their prompt."""
+        """Jobs with pictures, the latest first and earlier than the job `before`: with each of the words in their prompt.
+
+        UserError: there is no such job `before`.
+        """
         mine = [jobs.c.owner == owner, jobs.c.state == JobState.SUCCEEDED, jobs.c.pictures.is_not(None)]
         mine += [jobs.c.request["prompt"].as_string().icontains(word, autoescape=True) for word in words.split()]
         if favourites:
             mine.append(jobs.c.favourites > 0)
-        if before is not None:
-            mine.append(jobs.c.seq < sa.select(jobs.c.seq).where(jobs.c.id == before).scalar_subquery())
-        query = sa.select(jobs).where(*mine).order_by(jobs.c.seq.desc()).limit(limit)
         with self.database.read() as connection:
+            if before is not None:
+                mine.append(earlier_than(connection, before, owner))
+            query = sa.select(jobs).where(*mine).order_by(jobs.c.seq.desc()).limit(limit)
             return [to_job(row) for row in connection.execute(query)]
 
     def favour(self, owner: str, id: str, name: str, yes: bool = True) -> bool:

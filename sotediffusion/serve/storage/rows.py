@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from sotediffusion.serve.storage.jobs import Failure, Job, JobState, Progress, StoredPicture
 from sotediffusion.serve.storage.schema import jobs
+from sotediffusion.types import UserError
 
 Which = Sequence[sa.ColumnElement[bool]]  # conditions on jobs that all hold
 
@@ -34,6 +35,22 @@ def to_job(row: sa.Row[Any]) -> Job:
         error=Failure(**row.error) if row.error else None,
         pictures=tuple(StoredPicture(**picture) for picture in row.pictures) if row.pictures is not None else None,
     )
+
+
+def named(id: str, owner: str | None) -> Which:
+    """The job of this id; of this owner where one is given."""
+    return [jobs.c.id == id] if owner is None else [jobs.c.id == id, jobs.c.owner == owner]
+
+
+def earlier_than(connection: sa.Connection, id: str, owner: str | None) -> sa.ColumnElement[bool]:
+    """Jobs submitted before this one, with which a page of a list ended. UserError where it is gone.
+
+    To find nothing would say that the list has come to its end.
+    """
+    seq = connection.scalar(sa.select(jobs.c.seq).where(*named(id, owner)))
+    if seq is None:
+        raise UserError("before", f"job {id[:64]!r}, after which the list was to go on, is not there any more; ask for it anew")
+    return jobs.c.seq < seq
 
 
 def locked(which: Which) -> sa.Select[Any]:

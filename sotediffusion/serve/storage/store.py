@@ -10,7 +10,7 @@ from sotediffusion.serve.storage import changes, lines
 from sotediffusion.serve.storage.allowances import allowed, shortest
 from sotediffusion.serve.storage.database import Database
 from sotediffusion.serve.storage.jobs import Failure, Job, JobState, KeyReused, Progress, QueueFull, StoreDown, StoredPicture
-from sotediffusion.serve.storage.rows import Which, locked, new_row, result_values, to_job
+from sotediffusion.serve.storage.rows import Which, earlier_than, locked, named, new_row, result_values, to_job
 from sotediffusion.serve.storage.schema import ENDED, QUEUED, RUNNING, SHELVED, WAITING, deliveries, jobs, keys
 from sotediffusion.types import UserError
 
@@ -72,21 +72,21 @@ class JobStore:
     def get(self, id: str, owner: str | None = None) -> Job | None:
         """The job; of this owner where one is given."""
         with self.database.read() as connection:
-            row = connection.execute(sa.select(jobs).where(*_named(id, owner))).first()
+            row = connection.execute(sa.select(jobs).where(*named(id, owner))).first()
         return to_job(row) if row else None
 
     def find(
         self, owner: str | None = None, states: Collection[JobState] = (), limit: int = 100, before: str | None = None
     ) -> list[Job]:
-        """Jobs, the latest first; only those submitted earlier than the job `before`."""
+        """Jobs, the latest first; only those submitted earlier than the job `before`. UserError: that one is not there."""
         query = sa.select(jobs).order_by(jobs.c.seq.desc()).limit(limit)
         if owner is not None:
             query = query.where(jobs.c.owner == owner)
         if states:
             query = query.where(jobs.c.state.in_(list(states)))
-        if before is not None:
-            query = query.where(jobs.c.seq < sa.select(jobs.c.seq).where(jobs.c.id == before).scalar_subquery())
         with self.database.read() as connection:
+            if before is not None:
+                query = query.where(earlier_than(connection, before, owner))
             return [to_job(row) for row in connection.execute(query)]
 
     def waiting(self, owner: str) -> list[Job]:
@@ -110,7 +110,7 @@ class JobStore:
     def cancel(self, id: str, owner: str | None = None) -> tuple[JobState, JobState] | None:
         """End a job now; a worker hears of it at its next heartbeat. The states before and after; None: there is no such job."""
         with self.database.write() as connection:
-            row = connection.execute(sa.select(jobs).where(*_named(id, owner)).with_for_update()).first()
+            row = connection.execute(sa.select(jobs).where(*named(id, owner)).with_for_update()).first()
             if row is None:
                 return None
             before = JobState(row.state)
@@ -288,10 +288,6 @@ class JobStore:
         quota = may.bytes or self.limits.bytes_per_owner
         if quota is not None and (used := _bytes_of(connection, owner)) >= quota:
             raise UserError("quota", f"your pictures take {used} of {quota} bytes; delete some, or wait until old ones go")
-
-
-def _named(id: str, owner: str | None) -> list[sa.ColumnElement[bool]]:
-    return [jobs.c.id == id] if owner is None else [jobs.c.id == id, jobs.c.owner == owner]
 
 
 def _any(connection: sa.Connection, which: Which) -> bool:
