@@ -1,6 +1,9 @@
 """How a job without pictures is told to who waited for them."""
 
-from sotediffusion.serve.storage.jobs import Job, JobState
+from collections.abc import AsyncIterator, Callable
+
+from sotediffusion.serve.gateway import NoSuch
+from sotediffusion.serve.storage.jobs import Job, JobState, StoreDown
 from sotediffusion.serve.walls.problems import CLIENT_CLOSED, Trouble, trouble_of
 from sotediffusion.types import UserError
 
@@ -17,6 +20,15 @@ def ending(job: Job) -> Trouble | None:
     if job.state == JobState.FAILED:
         return _failed(job)
     return None if job.pictures else Trouble(410, "deleted", "the pictures of this job were deleted; ask for them anew")
+
+
+async def to_the_end(events: AsyncIterator[str], told: Callable[[Trouble], str]) -> AsyncIterator[str]:
+    """Events; where they break off, a last one says why, as there is no status any more to say it by."""
+    try:
+        async for event in events:
+            yield event
+    except (StoreDown, NoSuch, UserError) as error:
+        yield told(trouble_of(error))
 
 
 def _failed(job: Job) -> Trouble:

@@ -13,7 +13,8 @@ from fastapi import Request as Http
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from sotediffusion.serve.described import EVENTS
-from sotediffusion.serve.doors.attended import attended, awaited
+from sotediffusion.serve.doors.attended import attended, awaited, steadily
+from sotediffusion.serve.doors.endings import to_the_end
 from sotediffusion.serve.doors.fal_orders import ALIAS, APPS, PRIORITIES, CascadeForm, Memo, ask_of, is_ours
 from sotediffusion.serve.doors.fal_proxy import QUEUE, RUN, add_proxy
 from sotediffusion.serve.doors.fal_replies import (
@@ -32,10 +33,11 @@ from sotediffusion.serve.doors.fal_replies import (
 from sotediffusion.serve.doors.forms import read, schema
 from sotediffusion.serve.events import event_stream, sse
 from sotediffusion.serve.gateway import Ask, Gateway, NoSuch, StillLive
-from sotediffusion.serve.storage.jobs import Job, JobState
+from sotediffusion.serve.storage.jobs import Job, JobState, StoreDown
 from sotediffusion.serve.walls.callers import Caller, needs
 from sotediffusion.serve.walls.problems import Problem, Trouble, json_object
 from sotediffusion.serve.webhooks.delivery import Signer
+from sotediffusion.types import UserError
 
 __all__ = ["ERROR", "PREFIXES", "problem", "router", "webhook_body"]
 
@@ -63,7 +65,8 @@ class Doors:
     async def stream(self, http: Http, caller: Caller, form: type[CascadeForm]) -> Response:
         """Draw and tell how far it is, with previews; the last event is the output."""
         job = await self.submit(http, caller, form)
-        response = event_stream(self._events(http, caller, job.id), closing=self.gateway.closing)
+        events = to_the_end(self._events(http, caller, job.id), _event)
+        response = event_stream(events, closing=self.gateway.closing)
         response.headers.update(headers_of(self.gateway, job))
         return response
 
@@ -90,10 +93,10 @@ class Doors:
         await self._job(caller, id)
 
         async def events() -> AsyncIterator[str]:
-            async for job, position in self.gateway.stream(caller.owner, id):
+            async for job, position in steadily(self.gateway, caller.owner, id):
                 yield sse(status_of(job, position, _base(http), _wants_logs(http)))
 
-        response = event_stream(events(), closing=self.gateway.closing)
+        response = event_stream(to_the_end(events(), _event), closing=self.gateway.closing)
         response.headers[REQUEST_ID] = id
         return response
 
@@ -134,24 +137,27 @@ class Doors:
             if not job.state.ended:
                 yield sse(progress_of(job, await self._preview(job)))
         if trouble := trouble_of_job(job):
-            yield sse(told(trouble)[1])
+            yield _event(trouble)
             return
         yield sse(await self._output(job, http))
         await self._forget_if_sync(caller, job)
 
     async def _preview(self, job: Job) -> bytes | None:
-        """A look at the picture; none where a checker is to rate it first."""
+        """A look at the picture; none where a checker is to rate it first, or where it cannot be had."""
         if job.progress is None or job.progress.preview is None or (self.gateway.rates and Memo.of(job).checked):
             return None
         try:
             return await self.gateway.file(job.progress.preview)
-        except NoSuch:
+        except (NoSuch, UserError):
             return None
 
     async def _forget_if_sync(self, caller: Caller, job: Job) -> None:
-        """With sync_mode the pictures are in the reply, and fal keeps none of them. What a webhook is to be told stays."""
+        """With sync_mode the pictures are in the reply, and fal keeps none of them. What a webhook is to be told stays.
+
+        What cannot be removed now goes with time: it is no reason to lose the reply.
+        """
         if Memo.of(job).sync:
-            with suppress(NoSuch, StillLive):
+            with suppress(NoSuch, StillLive, StoreDown, UserError):
                 await self.gateway.forget(caller.owner, job.id)
 
 
@@ -208,6 +214,11 @@ def _add_keys(routes: APIRouter, gateway: Gateway) -> None:
         if gateway.receivers is None:
             raise NoSuch("key: this server tells no webhooks")
         return JSONResponse(await gateway.do(lambda: Signer(gateway.store.database).public_keys()))
+
+
+def _event(trouble: Trouble) -> str:
+    """An error in a stream."""
+    return sse(told(trouble)[1])
 
 
 def _ask(http: Http, form: CascadeForm) -> Ask:

@@ -15,14 +15,14 @@ from pydantic import AliasChoices, Field
 
 from sotediffusion.serve.described import EITHER
 from sotediffusion.serve.doors.attended import attended, awaited
-from sotediffusion.serve.doors.endings import ending
+from sotediffusion.serve.doors.endings import ending, to_the_end
 from sotediffusion.serve.doors.forms import Form, as_text, read, schema
 from sotediffusion.serve.events import event_stream, sse
 from sotediffusion.serve.gateway import Ask, Gateway, Lora, NoSuch, round_size
 from sotediffusion.serve.storage.jobs import Job, StoredPicture
 from sotediffusion.serve.walls.callers import Caller, needs
 from sotediffusion.serve.walls.problems import REUSED, Problem, Trouble, json_object, readable
-from sotediffusion.types import Request
+from sotediffusion.types import Request, UserError
 
 PREFIXES = ("/v1/",)
 ORIGIN = "openai"
@@ -155,7 +155,7 @@ async def stream_of(gateway: Gateway, jobs: AsyncIterator[Job], form: ImagesForm
 async def _finished(gateway: Gateway, job: Job, form: ImagesForm) -> AsyncIterator[str]:
     trouble = ending(job)
     if trouble is not None:
-        yield sse({"type": "error", "error": error_of(trouble)}, "error")
+        yield _failure(trouble)
         return
     for picture in job.pictures or ():
         size = f"{picture.width}x{picture.height}"
@@ -164,11 +164,11 @@ async def _finished(gateway: Gateway, job: Job, form: ImagesForm) -> AsyncIterat
 
 
 async def _partial(gateway: Gateway, job: Job, index: int) -> str | None:
-    """A preview as an event; None where it is gone already."""
+    """A preview as an event; None where it is gone already or cannot be read."""
     assert job.progress is not None and job.progress.preview is not None
     try:
         content = await gateway.file(job.progress.preview)
-    except NoSuch:
+    except (NoSuch, UserError):
         return None
     size = f"{job.request['width']}x{job.request['height']}"
     return _event("partial_image", as_text(content), size, {"output_format": "jpeg", "partial_image_index": index})
@@ -178,6 +178,10 @@ def _event(kind: str, content: str, size: str, more: Mapping[str, Any]) -> str:
     name = f"image_generation.{kind}"
     event = {"type": name, "b64_json": content, "created_at": int(time.time()), "size": size}
     return sse({**event, "quality": "auto", "background": "opaque", **more}, name)
+
+
+def _failure(trouble: Trouble) -> str:
+    return sse({"type": "error", "error": error_of(trouble)}, "error")
 
 
 def _is_due(job: Job, shown: int, wanted: int) -> bool:
@@ -200,7 +204,7 @@ def router(gateway: Gateway) -> APIRouter:
         job = await gateway.submit(caller.owner, ask)
         if form.stream:
             events = stream_of(gateway, attended(gateway, caller.owner, job.id), form)
-            return event_stream(events, closing=gateway.closing)
+            return event_stream(to_the_end(events, _failure), closing=gateway.closing)
         job = await awaited(gateway, caller.owner, job.id, http.is_disconnected)
         if trouble := ending(job):
             raise Problem(trouble)
