@@ -197,3 +197,15 @@ def test_marks_of_ours_that_are_not_ours_never_crash(folder, tmp_path, mark):
         assert parts_in(tmp_path / "a.safetensors").keys() == {"stage_a"}
     except UserError as error:
         assert "a.safetensors" in str(error)
+
+
+def test_what_holds_no_network_is_no_model(tmp_path):
+    safetensors.torch.save_file({}, tmp_path / "empty.safetensors")
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "model.toml").touch()
+    for path in (tmp_path / "empty.safetensors", tmp_path / "m"):
+        with pytest.raises(UserError, match="holds no network"):
+            store.inspect(path)
+    (tmp_path / "x.json").write_text("{}")
+    with pytest.raises(UserError, match="is no weights file"):
+        store.inspect(tmp_path / "x.json")

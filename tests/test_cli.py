@@ -345,6 +345,67 @@ def test_a_forbidden_line_stops_a_file_before_anything_is_drawn(sote, model, tmp
     assert [path.name for path in tmp_path.iterdir()] == ["prompts.txt"]
 
 
+def test_a_line_too_long_for_the_tokenizer_stops_a_file_before_anything_is_drawn_and_is_named(sote, model, tmp_path):
+    Path("prompts.txt").write_text(f"a cat\n\n{'x, ' * 2600}\n")
+    code, out, err = sote("generate", "--file", "prompts.txt", "--model", model, *FAST)
+    assert (code, out) == (2, "")
+    assert err.startswith("sote: prompt, line 3 of prompts.txt: ") and "chunks of 77 tokens are too many" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["prompts.txt"]
+
+
+def test_what_other_programs_call_lora_and_embeddings_by_is_said_to_be_words(sote, model):
+    prompt = "a cat <lora:foo:0.7>, <lora:bar>, embedding:baz, <lora:foo:0.7>"
+    code, _, err = sote("generate", prompt, "--model", model, *FAST, "--out", "a.png")
+    assert code == 0
+    assert err.splitlines() == [
+        "note: <lora:foo:0.7> is read as words; a LoRA is asked for by --lora foo:0.7",
+        "note: <lora:bar> is read as words; a LoRA is asked for by --lora bar",
+        "note: embedding:baz is read as words; an embedding is asked for by --embedding baz",
+    ]
+
+
+def test_a_picture_that_nobody_named_is_not_written_over(sote, model):
+    Path("a-2.png").write_bytes(b"mine")
+    code, out, _ = sote("generate", "a cat", "--model", model, *FAST, "--count", 2, "--out", "a.png")
+    assert code == 0 and [line.split()[0] for line in out.splitlines()] == ["a.png", "a-3.png"]
+    assert Path("a-2.png").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("out", ["", "p/", ".", ".png"])
+def test_an_out_that_names_no_file_is_refused_and_nothing_is_written(sote, model, tmp_path, out):
+    code, _, err = sote("generate", "a cat", "--model", model, *FAST, "--out", out)
+    assert code == 2 and "names no file" in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("device", ["meta", "hpu", "nothing"])
+def test_a_device_that_cannot_draw_is_one_sentence(sote, model, device):
+    code, _, err = sote("generate", "a cat", "--model", model, *FAST, "--device", device)
+    assert code == 2 and err.startswith(f"sote: device: '{device}' cannot be used here") and err.count("\n") == 1
+
+
+def test_a_byte_order_mark_of_a_pipe_is_no_part_of_a_prompt_and_a_closed_input_is_none(sote, model, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\ufeffa cat\n"))
+    assert sote("generate", "--model", model, *FAST, "--out", "a.png")[0] == 0
+    assert read_settings("a.png")["prompt"] == "a cat"
+    monkeypatch.setattr(sys, "stdin", None)
+    code, _, err = sote("generate", "--model", model, *FAST)
+    assert code == 2 and err.startswith("sote: prompt: ")
+
+
+def test_an_output_that_cannot_show_a_name_or_is_full_costs_no_picture_and_no_traceback(model, tmp_path):
+    out = f"{tmp_path}/{{prompt}}-{{index}}.png"
+    command = [*SOTE, "generate", "日本", "--model", model, *FAST, "--count", "2", "--out", out]
+    surroundings = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    run = subprocess.run(command, capture_output=True, cwd=ROOT, env=surroundings)
+    assert run.returncode == 0 and run.stdout.count(rb"\u65e5\u672c-") == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"日本-1.png", "日本-2.png"}
+    with open("/dev/full", "wb") as full:
+        run = subprocess.run([*SOTE, "info", f"{tmp_path}/日本-1.png"], stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    wanted = "sote: output: it cannot be written (No space left on device); free space, or write it elsewhere\n"
+    assert (run.returncode, run.stderr) == (2, wanted)
+
+
 def test_the_command_itself_ends_with_its_code_and_without_a_traceback(tmp_path):
     run = subprocess.run([*SOTE, "info", "none.png"], capture_output=True, text=True, cwd=ROOT)
     assert (run.returncode, run.stdout) == (2, "")

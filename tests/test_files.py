@@ -2,6 +2,8 @@
 
 import json
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 
 import numpy as np
@@ -18,7 +20,9 @@ from sotediffusion.pictures.files import (
     picture_path,
     read_settings,
     safe_name,
+    save_by_template,
     save_picture,
+    write_whole,
 )
 from sotediffusion.safety.provenance import DIGITAL_SOURCE_TYPE, stamp
 from sotediffusion.types import Picture, UserError
@@ -172,11 +176,48 @@ def test_a_name_that_is_taken_is_numbered_on(tmp_path):
     assert picture_path(template, values(), {tmp_path / "7-2.png"}).name == "7-3.png"
 
 
-def test_a_fixed_name_is_replaced_but_not_twice_in_one_run(tmp_path):
+def test_a_fixed_name_is_replaced_but_not_twice_in_one_run_nor_a_file_that_nobody_named(tmp_path):
     fixed = tmp_path / "a.png"
     fixed.touch()
     assert picture_path(str(fixed), values()) == fixed
     assert picture_path(str(fixed), values(), {fixed}) == tmp_path / "a-2.png"
+    (tmp_path / "a-2.png").touch()
+    assert picture_path(str(fixed), values(), {fixed}) == tmp_path / "a-3.png"
+
+
+def test_many_who_write_by_one_template_lose_no_picture(tmp_path):
+    """As many runs in one folder would: threads share nothing here but the disk."""
+    template, ready = f"{tmp_path}/{{index}}.png", threading.Barrier(8)
+
+    def run(seed):
+        ready.wait()
+        return [save_by_template(picture(), template, values(seed=seed)) for _ in range(5)]
+
+    with ThreadPoolExecutor(8) as pool:
+        paths = [path for found in pool.map(run, range(8)) for path in found]
+    assert len(set(paths)) == 40 and {tmp_path / name for name in os.listdir(tmp_path)} == set(paths)
+
+
+def test_on_a_file_system_without_links_a_name_that_is_there_is_not_taken_either(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError(1, "Operation not permitted")))
+    (tmp_path / "a.png").write_bytes(b"mine")
+    with pytest.raises(FileExistsError):
+        write_whole(tmp_path / "a.png", b"other", over=False)
+    write_whole(tmp_path / "b.png", b"other", over=False)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a.png": b"mine", "b.png": b"other"}
+
+
+@pytest.mark.parametrize("template", ["", ".", "..", "p/", "a/b/", ".png", "p/.WEBP"])
+def test_what_names_no_file_is_refused_before_a_suffix_is_put_to_it(template):
+    with pytest.raises(UserError, match="names no file"):
+        choose_format(template, "webp")
+
+
+def test_a_folder_is_no_name_of_a_picture(tmp_path):
+    (tmp_path / "a.png").mkdir()
+    for template, format in ((str(tmp_path), None), (f"{tmp_path}/a.png", None)):
+        with pytest.raises(UserError, match="is a folder; write for example"):
+            choose_format(template, format)
 
 
 @given(st.text(max_size=300))
@@ -200,6 +241,12 @@ def test_names_that_a_system_keeps_for_itself_are_changed(name):
         ("{0}.png", "is not known"),
         ("{seed", "is not a template"),
         ("{seed:zz}.png", "is not a template"),
+        ("{seed:c}.png", "is not a template"),
+        ("{seed:/>3}.png", "is not a template"),
+        ("{seed:1000000000}.png", "is not a template"),
+        ("{seed!r}.png", "is not a template .of {seed} only"),
+        ("{prompt:.3}.png", "is not a template .of {prompt} only a number"),
+        ("{date:%Y}.png", "is not a template"),
         ("pictures/", "names no file"),
     ],
 )

@@ -510,3 +510,43 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def test_numbers_of_a_sweep_are_numbers() -> None:
+    swept = {"prior_guidance_scale": np.float32(4), "prior_num_inference_steps": np.int64(2), "height": np.int64(128)}
+    plain = {name: value.item() for name, value in swept.items()}
+    assert torch.equal(draw(num_images_per_prompt=2, **plain), draw(num_images_per_prompt=np.int64(2), **swept))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"prior_callback_on_step_end": 3}, "prior_callback_on_step_end: what is of type int cannot be called"),
+        ({"callback_on_step_end_tensor_inputs": "latents"}, "callback_on_step_end_tensor_inputs: 'latents' is no list"),
+        ({"prompt": []}, "prompt: it is an empty list"),
+    ],
+)
+def test_arguments_of_another_kind_are_one_sentence(arguments: dict[str, Any], said: str) -> None:
+    assert str(refused(**arguments)).startswith(said)
+
+
+def test_timesteps_that_are_none_are_refused_before_any_text_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sotediffusion.pipelines.prior.encode", lambda *_: pytest.fail("the text was read"))
+    for timesteps in ("abc", [[]], [1.0, None, 0.0], [1.0]):
+        with pytest.raises(UserError, match="^timesteps: must fall from at most 1 to 0"):
+            of(StableCascadePriorPipeline)(PROMPT, timesteps=timesteps)
+
+
+def test_what_is_saved_is_opened_again(folder: Path, tmp_path: Path) -> None:
+    pipe = StableCascadeCombinedPipeline.from_pretrained(folder, low_cpu_mem_usage=True)
+    pipe.enable_xformers_memory_efficient_attention()
+    pipe.enable_attention_slicing("auto")
+    pipe.save_pretrained(tmp_path / "m")
+    again = StableCascadeCombinedPipeline.from_pretrained(tmp_path / "m")
+    assert again.cascade.hashes == pipe.cascade.hashes
+    with pytest.raises(UserError, match="is there already"):
+        pipe.save_pretrained(tmp_path / "m")
+    with pytest.raises(UserError, match="plain safetensors"):
+        pipe.save_pretrained(tmp_path / "n", variant="fp16")
+    with pytest.raises(UserError, match="on meta there is nothing"):
+        pipe.to("meta")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import sys
 import time
@@ -28,6 +29,8 @@ GPU_BATCH = 4  # pictures drawn together
 TEMPLATE = "outputs/{date}-{seed}-{prompt}"
 PARTS = {"stage_c": "stage_c", "stage_b": "stage_b", "stage_a": "stage_a", "text_encoder": "text", "effnet": "effnet",
          "previewer": "previewer", "tokenizer": "tokenizer"}  # fmt: skip
+LORA_CALL = re.compile(r"(<lora:([^<>:]{1,200}):?([^<>]{0,40})>)")
+EMBEDDING_CALL = re.compile(r"\bembedding:([\w-]+)")
 DTYPES = ("float32", "bfloat16", "float16")
 FIELDS = {field.name for field in fields(Request)}
 
@@ -108,8 +111,10 @@ def generate(prompt: str | None, prompts_file: Path | None, model: str | None, o
     check_template(template)
     shown = None if preview is None else Preview(preview)
     like = _like(options["like"])
-    orders = _orders(prompt, prompts_file, like, options)
+    lines = Lines(prompts_file)
+    orders = _orders(prompt, lines, like, options)
     cascade = _open(model, options, like)
+    _check_lengths(cascade, orders, lines)
     _compare(cascade, like)
     if shown is not None:
         shown.check(cascade)
@@ -125,7 +130,33 @@ def generate(prompt: str | None, prompts_file: Path | None, model: str | None, o
         raise SystemExit(130) from None
 
 
-def _orders(prompt: str | None, prompts_file: Path | None, like: dict[str, Any], options: dict[str, Any]) -> list[Request]:
+class Lines:
+    """The lines of a file of prompts, or of the standard input, and which of them a fault is in."""
+
+    def __init__(self, file: Path | None):
+        self.file = file
+        self.numbers: dict[str, int] = {}  # by what a line says
+
+    def read(self) -> list[str]:
+        """Those that say something."""
+        said = [(number, line.strip()) for number, line in enumerate(_text(self.file).splitlines(), 1) if line.strip()]
+        for number, text in said:
+            self.numbers.setdefault(text, number)
+        return [text for _, text in said]
+
+    @contextmanager
+    def told(self, prompt: str) -> Iterator[None]:
+        """Say in which line the fault of a prompt is."""
+        try:
+            yield
+        except UserError as error:
+            if prompt not in self.numbers:
+                raise
+            where = f"{error.field}, line {self.numbers[prompt]} of {self.file or 'the standard input'}"
+            raise UserError(where, error.message) from None
+
+
+def _orders(prompt: str | None, lines: Lines, like: dict[str, Any], options: dict[str, Any]) -> list[Request]:
     """One order for each picture, later sources over earlier ones: defaults, --preset, --like, options."""
     taken = FIELDS - {"count", "init", "loras", "embeddings"}
     values = _preset(options["preset"]) | {key: like[key] for key in taken if like.get(key) is not None}
@@ -140,15 +171,17 @@ def _orders(prompt: str | None, prompts_file: Path | None, like: dict[str, Any],
         raise UserError("init", f"{options['like']} was drawn from a picture; give that picture with --init")
     elif options["strength"] is not None:
         raise UserError("strength", "it says how much of a given picture is redrawn; give one with --init, or leave it out")
-    prompts = _prompts(prompt, prompts_file, values.get("prompt"))
+    prompts = _prompts(prompt, lines, values.get("prompt"))
     requests = [replace(build(Request, values | {"prompt": text}), **asked) for text in prompts]
     from sotediffusion.diffusion.samplers import SAMPLERS
     from sotediffusion.diffusion.schedule import SCHEDULES
     from sotediffusion.limits import validate
 
     for request in requests:
-        validate(request, SAMPLERS, SCHEDULES)
-        check_request(request.prompt, request.negative, request.guidance, request.decoder_guidance)
+        with lines.told(request.prompt):
+            validate(request, SAMPLERS, SCHEDULES)
+            check_request(request.prompt, request.negative, request.guidance, request.decoder_guidance)
+    _notice_calls(requests)
     return [order for request in requests for order in _one_by_one(request)]
 
 
@@ -157,15 +190,41 @@ def _one_by_one(request: Request) -> list[Request]:
     return [replace(request, seed=first + place, count=1) for place in range(request.count)]
 
 
-def _prompts(prompt: str | None, prompts_file: Path | None, like: str | None) -> list[str]:
-    if prompt is not None and prompts_file is not None:
+def _prompts(prompt: str | None, lines: Lines, like: str | None) -> list[str]:
+    if prompt is not None and lines.file is not None:
         raise UserError("prompt", "it is given twice, as an argument and by --file; leave one out")
-    if prompts_file is None and prompt != "-" and (prompt is not None or like is not None or sys.stdin.isatty()):
+    is_asked = prompt is not None or like is not None or sys.stdin is None or sys.stdin.isatty()
+    if lines.file is None and prompt != "-" and is_asked:
         return [prompt if prompt is not None else like or ""]
-    prompts = [line.strip() for line in _text(prompts_file).splitlines() if line.strip()]
+    prompts = lines.read()
     if not prompts:
-        raise UserError("prompt", f"{prompts_file or 'the standard input'} holds no line of text; write one prompt a line")
+        raise UserError("prompt", f"{lines.file or 'the standard input'} holds no line of text; write one prompt a line")
     return prompts
+
+
+def _notice_calls(requests: list[Request]) -> None:
+    """Says what is written as other programs call LoRA and embeddings, and is read as words here."""
+    known = {Path(file).stem for file in requests[0].embeddings}
+    texts = "\n".join(dict.fromkeys(text for request in requests for text in (request.prompt, request.negative)))
+    for call, file, weight in dict.fromkeys(LORA_CALL.findall(texts)):
+        _note(f"{call} is read as words; a LoRA is asked for by --lora {file}{f':{weight}' if weight else ''}")
+    for name in dict.fromkeys(EMBEDDING_CALL.findall(texts)):
+        if name not in known:
+            _note(f"embedding:{name} is read as words; an embedding is asked for by --embedding {name}")
+
+
+def _check_lengths(cascade: Any, orders: list[Request], lines: Lines) -> None:
+    """UserError for a prompt too long for the tokenizer, before minutes go into those in front of it."""
+    from sotediffusion.text.prompt import chunk_pair, expand_wildcards
+
+    known: set[tuple[str, str]] = set()
+    for order in orders:
+        with lines.told(order.prompt):
+            seed = order.seed or 0
+            pair = expand_wildcards(order.prompt, seed), expand_wildcards(order.negative, seed, "negative")
+            if pair not in known:
+                chunk_pair(*pair, cascade.tokenizer, cascade.conventions.text_mask)
+                known.add(pair)
 
 
 def _preset(name: str | None) -> dict[str, Any]:
@@ -254,8 +313,8 @@ def _device(name: str | None) -> str:
     if name is None:
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        torch.zeros(1, device=name).item()  # of a device that only pretends, as meta, nothing can be had
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         reason = str(error).splitlines()[0][:160]
         raise UserError("device", f"{name!r} cannot be used here ({reason}); take cpu, or leave it out") from None
     return name
@@ -296,12 +355,11 @@ def _enough_memory() -> Iterator[None]:
 
 
 def _save(picture: Picture, template: str, file_format: str, taken: set[Path]) -> Path:
-    from sotediffusion.pictures.files import picture_path, save_picture
+    from sotediffusion.pictures.files import save_by_template
 
     values = {"seed": picture.seed, "index": len(taken) + 1, "date": date.today().isoformat(),
               "prompt": str(picture.settings.get("prompt", ""))}  # fmt: skip
-    path = picture_path(template, values, taken)
-    save_picture(picture, path, file_format)
+    path = save_by_template(picture, template, values, file_format, taken)
     taken.add(path)
     return path
 
@@ -326,7 +384,12 @@ def _init(path: Path) -> bytes:
 def _text(path: Path | None) -> str:
     """A text file, with or without a byte order mark, or the standard input."""
     try:
-        return sys.stdin.read() if path is None else path.read_text(encoding="utf-8-sig")
+        return _typed() if path is None else path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         name, reason = path or "the standard input", getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise UserError("file", f"{name} cannot be read ({reason}); give text with one prompt a line") from None
+
+
+def _typed() -> str:
+    """The standard input; nothing where it is closed."""
+    return "" if sys.stdin is None else sys.stdin.read().removeprefix("\ufeff")

@@ -1,9 +1,11 @@
 """The command `sote`: finds the area asked for, loads only that one, and says in one sentence what went wrong."""
 
+import errno
 import os
 import sys
 import warnings
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any
 
 import click
@@ -22,6 +24,8 @@ AREAS = {
     "train": ("sotediffusion.cli.train", "group", "Train a cascade, or a part of it."),
     "serve": ("sotediffusion.cli.serve", "group", "Serve models: a queue, a page and the APIs of others."),
 }
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)  # faults of a disk that are the user's to mend
 
 # What an area needs beyond the core; the others need nothing.
 EXTRAS = {"miniature": "train", "curate": "curate", "train": "train", "serve": "serve"}
@@ -76,17 +80,31 @@ def sote() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and leave with its exit code: 0, 1 for a fault of ours, 2 for one the user can mend, 130 when stopped."""
     warnings.showwarning = _show_note
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal that cannot show a letter of a file's name shows its number
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = sote.main(arguments, prog_name="sote", standalone_mode=False)
+        sys.stdout.flush()
     except (UserError, click.ClickException) as error:
         code = _complain(error)
     except (KeyboardInterrupt, click.Abort):
         print("stopped", file=sys.stderr)
         code = 130
     except BrokenPipeError:  # the reader has seen enough, as with `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_output()
         code = 0
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        code = _complain(UserError("output", f"it cannot be written ({error.strerror}); free space, or write it elsewhere"))
+        _close_output()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _close_output() -> None:
+    """What is left to be printed goes nowhere, so that the interpreter's end does not stumble over it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(error: UserError | click.ClickException) -> int:

@@ -41,7 +41,7 @@ class Preview:
     def __init__(self, path: Path):
         from sotediffusion.pictures.files import check_folder, choose_format
 
-        name, self._format = choose_format(str(path), None)
+        name, self._format = choose_format(str(path), None, "preview")
         self._path = Path(name).expanduser()
         check_folder(self._path, "preview")
 

@@ -25,6 +25,7 @@ PLACEHOLDERS = ("seed", "index", "date", "prompt")
 _QUALITY = {"png": {}, "webp": {"quality": 95, "method": 4}, "jpeg": {"quality": 95, "subsampling": 0}}
 _MAX_NAME = 80  # bytes that a prompt may take in a file name
 _LONGEST = {"seed": 2**63 - 1, "index": 99999, "date": "2026-01-01", "prompt": "x" * _MAX_NAME}  # what templates are filled with
+_WIDTH = re.compile(r"0?\d{1,2}d?|d")  # of a number in a template
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)  # names that Windows keeps for devices
 
 
@@ -38,6 +39,18 @@ def save_picture(picture: Picture, path: str | Path, format: str = "png") -> Non
     write_whole(Path(path), encode_picture(picture, format))
 
 
+def save_by_template(
+    picture: Picture, template: str, values: Mapping[str, Any], format: str = "png", taken: Set[Path] = frozenset()
+) -> Path:
+    """Write `picture` where `picture_path` says, and return that path; a name that another run takes meanwhile is numbered on."""
+    content, named = encode_picture(picture, format), _place(template, values)
+    while True:
+        path = picture_path(template, values, taken)
+        with suppress(FileExistsError):
+            write_whole(path, content, over=path == named and _is_fixed(template))
+            return path
+
+
 def encode_picture(picture: Picture, format: str = "png") -> bytes:
     """The bytes of the picture file, settings inside."""
     file = BytesIO()
@@ -45,28 +58,48 @@ def encode_picture(picture: Picture, format: str = "png") -> bytes:
     return file.getvalue()
 
 
-def write_whole(path: Path, content: bytes, field: str = "out") -> None:
-    """Write a file under another name beside `path`, then rename it; nothing half-written is left behind."""
+def write_whole(path: Path, content: bytes, field: str = "out", over: bool = True) -> None:
+    """Write a file under another name beside `path`, then rename it; nothing half-written is left behind.
+
+    FileExistsError where it is there already and not to be written `over`, UserError for what else the disk refuses.
+    """
     try:
-        with beside(path) as part, open(part, "xb") as file:
+        with beside(path, over) as part, open(part, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
+        if not over and isinstance(error, FileExistsError):
+            raise
         raise refused(path, error, field) from None
 
 
 @contextmanager
-def beside(path: Path) -> Iterator[Path]:
-    """A name to write a file to, beside `path`: renamed to it when all went well, removed when not. OSError as it comes."""
+def beside(path: Path, over: bool = True) -> Iterator[Path]:
+    """A name to write a file to, beside `path`: renamed to it when all went well, removed when not. OSError as it comes.
+
+    Not `over` a file that is there: then FileExistsError, also where it came in the same moment.
+    """
     part = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
-        os.replace(part, path)
+        if over:
+            os.replace(part, path)
+        else:
+            _rename_new(part, path)
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+def _rename_new(part: Path, path: Path) -> None:
+    try:
+        os.link(part, path)
+    except OSError:  # there, or on a file system without links
+        if os.path.lexists(path):
+            raise FileExistsError(path) from None
+        os.replace(part, path)
 
 
 def sync_folder(folder: Path) -> None:
@@ -97,8 +130,12 @@ def read_settings(path: str | Path, field: str = "file") -> dict[str, Any]:
     raise UserError(field, f"{path} carries no settings; give a picture drawn here or by a program that writes A1111's infotext")
 
 
-def choose_format(template: str, format: str | None) -> tuple[str, str]:
-    """The template with a fitting suffix, and the format: as asked for, else by the suffix, else png."""
+def choose_format(template: str, format: str | None, field: str = "out") -> tuple[str, str]:
+    """The template with a fitting suffix, and the format: as asked for, else by the suffix, else png.
+
+    UserError where they do not go together, or where the template is a folder's name, or none.
+    """
+    _check_is_name(template, field)
     suffix = Path(template).suffix.lower()
     by_suffix = SUFFIXES.get(suffix)
     if format is None:
@@ -115,24 +152,38 @@ def choose_format(template: str, format: str | None) -> tuple[str, str]:
 def picture_path(template: str, values: Mapping[str, Any], taken: Set[Path] = frozenset()) -> Path:
     """The path a template gives with {seed} {index} {date} {prompt} filled in.
 
-    The values cannot leave their place in the template. A path in `taken` is never given again, nor, where the template has
-    placeholders, one that exists: then it is numbered on, `-2`, `-3`.
+    The values cannot leave their place in the template. A path in `taken` is never given again, nor one that exists, unless it is
+    what a template without placeholders names: then it is numbered on, `-2`, `-3`.
     """
-    path = Path(os.path.expanduser(_fill(template, values)))
-    named = any(name for _, name, _, _ in Formatter().parse(template))
+    path = _place(template, values)
     number, free = 1, path
-    while free in taken or (named and os.path.exists(free)):
+    while free in taken or (os.path.lexists(free) and not (number == 1 and _is_fixed(template))):
         number += 1
         free = path.with_name(f"{path.stem}-{number}{path.suffix}")
     return free
 
 
+def _place(template: str, values: Mapping[str, Any]) -> Path:
+    return Path(os.path.expanduser(_fill(template, values)))
+
+
+def _is_fixed(template: str) -> bool:
+    return not any(name for _, name, _, _ in Formatter().parse(template))
+
+
 def check_template(template: str) -> None:
     """Raise UserError for a template that `picture_path` could not fill, or not with a name that can be written."""
-    filled = Path(os.path.expanduser(_fill(template, _LONGEST)))
-    if not Path(template).stem or template.endswith(("/", os.sep)):
-        raise UserError("out", f"{template!r} names no file; write for example pictures/{{date}}-{{seed}}.png")
-    check_folder(filled)
+    _check_is_name(template, "out")
+    check_folder(_place(template, _LONGEST))
+
+
+def _check_is_name(template: str, field: str) -> None:
+    """Raise UserError for what ends in no file's name: a folder, or a suffix alone."""
+    last = template.replace(os.sep, "/").rpartition("/")[2]
+    if last in ("", ".", "..") or last.lower() in SUFFIXES:
+        raise UserError(field, f"{template!r} names no file; write for example pictures/{{date}}-{{seed}}.png")
+    if os.path.isdir(_place(template, _LONGEST)):
+        raise UserError(field, f"{template} is a folder; write for example {template}/{{date}}-{{seed}}.png")
 
 
 def check_folder(path: Path, field: str = "out") -> None:
@@ -161,9 +212,11 @@ def _fill(template: str, values: Mapping[str, Any]) -> str:
             filled.append(text)
             if name is None:
                 continue
-            if name not in PLACEHOLDERS or conversion:
+            if name not in PLACEHOLDERS:
                 raise unknown("out", f"{{{name}}}", [f"{{{known}}}" for known in PLACEHOLDERS])
             value = values[name]
+            if conversion or (form and not (isinstance(value, int) and _WIDTH.fullmatch(form))):
+                raise ValueError(f"of {{{name}}} only a number can be said more, and only its digits")
             filled.append(format(value, form or "") if isinstance(value, int) else safe_name(str(value)))
     except ValueError as error:
         raise UserError("out", f"{template!r} is not a template ({error}); write for example {{date}}-{{seed:05}}.png") from None

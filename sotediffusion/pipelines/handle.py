@@ -19,7 +19,8 @@ from ..weights.bundle import WHOLE, Choice
 from ..weights.store import present
 from .wording import Wording, encode, handed_out, orders
 
-TAKEN = ("torch_dtype", "revision", "cache_dir", "variant", "lite", "use_safetensors", "local_files_only", "token")
+TAKEN = ("torch_dtype", "revision", "cache_dir", "variant", "lite", "use_safetensors", "local_files_only", "token",
+         "low_cpu_mem_usage")  # fmt: skip
 
 
 class Component:
@@ -60,13 +61,15 @@ class Pipeline:
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | Path, torch_dtype: torch.dtype | None = None, revision: str | None = None,
         cache_dir: str | Path | None = None, variant: str | None = None, lite: bool = False,
-        use_safetensors: bool | None = None, local_files_only: bool = False, token: str | bool | None = None, **others: Any,
+        use_safetensors: bool | None = None, local_files_only: bool = False, token: str | bool | None = None,
+        low_cpu_mem_usage: bool = True, **others: Any,
     ) -> Self:  # fmt: skip
         """Opens a file, a folder, a hub id (fetched, with its connected repository) or "miniature", the embedded model.
 
         `torch_dtype` None is float32, as in diffusers; `variant` "bf16" takes files named model.bf16.safetensors, and of a part
         that has none of them the plain one; `lite` takes Stability's smaller networks, prior_lite/ and decoder_lite/;
-        `local_files_only` fetches nothing; `token` is shown to the hub. UserError: anything missing, broken or unknown.
+        `local_files_only` fetches nothing; `token` is shown to the hub; memory is never taken twice, `low_cpu_mem_usage` or not.
+        UserError: anything missing, broken or unknown.
         """
         for name in others:
             raise UserError(name, f"is not taken here; leave it out; taken are {', '.join(TAKEN)}")
@@ -152,6 +155,19 @@ class Pipeline:
         self._end_offloading()
         for network in self.cascade.to("cpu").parts().values():
             offload_blocks(network, target)
+
+    def save_pretrained(self, save_directory: str | Path, safe_serialization: bool = True, variant: str | None = None) -> None:
+        """Writes all parts as a folder for `from_pretrained`. UserError: something is there, or another format is asked for."""
+        if not safe_serialization or variant is not None:
+            raise UserError("save_pretrained", "writes plain safetensors; leave safe_serialization and variant out, for "
+                                               "diffusers' own folders see `sote weights convert`")  # fmt: skip
+        store.save_cascade(self.cascade, save_directory)
+
+    def enable_xformers_memory_efficient_attention(self, *_: Any) -> None:
+        """Nothing to do: attention is torch's own, which takes no more memory."""
+
+    def enable_attention_slicing(self, *_: Any) -> None:
+        """Nothing to do, likewise."""
 
     def set_progress_bar_config(self, **config: Any) -> None:
         """Takes what tqdm takes, `disable=True` for one."""

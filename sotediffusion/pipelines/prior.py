@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -70,11 +71,12 @@ class StableCascadePriorPipeline(Pipeline):
         callback = Callback(callback_on_step_end, callback_on_step_end_tensor_inputs).of(self)
         wording = Wording(prompt, negative_prompt, prompt_embeds, prompt_embeds_pooled,
                           negative_prompt_embeds, negative_prompt_embeds_pooled)  # fmt: skip
+        grid = None if timesteps is None else _grid(timesteps)
         order = Request("", width=width, height=height, steps=num_inference_steps, guidance=guidance_scale)
         requests = orders(self.cascade, wording, order, self.names)
         image_embeds = followed(self.cascade, images, image_embeds)
         source, runs = self.begin(wording, requests, num_images_per_prompt, generator, latents)
-        self.draw(source, runs, callback, image_rows(image_embeds, len(runs), self.cascade.stage_c.config.c_image), timesteps)
+        self.draw(source, runs, callback, image_rows(image_embeds, len(runs), self.cascade.stage_c.config.c_image), grid)
         return prior_output(runs, kind, return_dict)
 
     def begin(
@@ -89,9 +91,9 @@ class StableCascadePriorPipeline(Pipeline):
 
     def draw(
         self, source: Source, runs: Sequence[Run], callback: Callback, images: Sequence[Tensor] | None = None,
-        timesteps: Sequence[float] | None = None,
+        grid: Grid | None = None,
     ) -> None:  # fmt: skip
-        """Takes runs through Stage C."""
+        """Takes runs through Stage C, at the times of `grid` where one is given."""
         request = runs[0].request
         source.kind = self.cascade.stage_c.clip_txt_mapper.weight.dtype
         for i, run in enumerate(runs):
@@ -99,8 +101,8 @@ class StableCascadePriorPipeline(Pipeline):
             run.image = None if images is None else images[i].to(run.text)
             with torch.inference_mode():
                 start_prior(self.cascade, run)
-            if timesteps is not None:
-                run.trajectory = trajectory(request.sampler, _grid(timesteps), self.cascade.conventions.time_condition)
+            if grid is not None:
+                run.trajectory = trajectory(request.sampler, grid, self.cascade.conventions.time_condition)
         self.guidance_scale, self.num_timesteps = request.guidance, runs[0].steps
         negative = torch.cat([run.text[1:] for run in runs])
         hidden = [torch.cat([run.text[:1] for run in runs]), negative][: 2 if self.do_classifier_free_guidance else 1]
@@ -112,13 +114,17 @@ def repeats_of(count: int | None) -> int:
     """`num_images_per_prompt`. UserError: not a whole number from 1 on."""
     if count is None:
         return 1
+    count = count.item() if isinstance(count, np.generic) else count
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise UserError("num_images_per_prompt", f"{count} is not a number of pictures; take 1 or more")
     return count
 
 
 def _grid(timesteps: Sequence[float]) -> Grid:
-    t = torch.as_tensor(timesteps, dtype=torch.float64).flatten()
+    try:
+        t = torch.as_tensor(timesteps, dtype=torch.float64).flatten()
+    except (TypeError, ValueError, RuntimeError):
+        t = torch.empty(0)
     if len(t) < 2 or not bool(((t >= 0) & (t <= 1)).all()) or not bool((t.diff() < 0).all()) or t[-1] != 0:
         raise UserError("timesteps", "must fall from at most 1 to 0, as [1.0, 0.6, 0.3, 0.0]; leave them out for even ones")
     return Grid(log_snr(t), t[:-1])

@@ -27,7 +27,11 @@ class Callback:
     field: str = "callback_on_step_end"
 
     def of(self, pipe: Any) -> "Callback":
-        """Itself. UserError for an input that the pipeline does not have."""
+        """Itself. UserError for what cannot be called, and for an input that the pipeline does not have."""
+        if self.call is not None and not callable(self.call):
+            raise UserError(self.field, f"what is of type {type(self.call).__name__} cannot be called; give a function, or leave it out")
+        if isinstance(self.inputs, str):
+            raise UserError(f"{self.field}_tensor_inputs", f"{self.inputs[:40]!r} is no list; write [{self.inputs[:40]!r}]")
         for name in self.inputs:
             if name not in pipe._callback_tensor_inputs:
                 raise unknown(f"{self.field}_tensor_inputs", str(name), pipe._callback_tensor_inputs)

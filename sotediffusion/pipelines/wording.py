@@ -7,9 +7,10 @@ L text tokens, D text width, P projection width.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -88,7 +89,7 @@ class Wording:
 
 def orders(cascade: Cascade, wording: Wording, order: Request, names: Mapping[str, str]) -> list[Request]:
     """One order per prompt, found drawable and allowed before any work. `names`: arguments by the order's own field names."""
-    found = []
+    found, order = [], _plain(order)
     try:
         for prompt, negative in wording.pairs(cascade):
             one = replace(order, prompt=prompt, negative=negative)
@@ -98,6 +99,12 @@ def orders(cascade: Cascade, wording: Wording, order: Request, names: Mapping[st
     except UserError as error:
         raise UserError(names.get(error.field, error.field), error.message) from None
     return found
+
+
+def _plain(order: Request) -> Request:
+    """With numpy's numbers, as they come out of a sweep, as Python's own."""
+    values = {field.name: getattr(order, field.name) for field in fields(order)}
+    return replace(order, **{name: value.item() for name, value in values.items() if isinstance(value, np.generic)})
 
 
 @torch.inference_mode()
@@ -160,7 +167,9 @@ def _check_shapes(cascade: Cascade, name: str, embeds: Tensor, pooled: Tensor) -
 
 def _texts(name: str, value: Any) -> list[str]:
     texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, list | tuple) or not texts or not all(isinstance(text, str) for text in texts):
+    if isinstance(texts, list | tuple) and not texts:
+        raise UserError(name, "it is an empty list; give a string, or a list of strings")
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
         raise UserError(name, f"a {type(value).__name__} of this kind is no text; give a string, or a list of strings")
     return list(texts)
 

@@ -48,6 +48,8 @@ def read(where: Where, unsafe_pickle: bool = False, choice: Choice = Choice()) -
     except OSError as error:
         raise UserError("model", f"{str(error.filename or where)[:200]} cannot be read ({error.strerror or error}); "
                                  "allow reading it, or give another") from None
+    if not bundle.parts:
+        raise UserError("model", f"{str(where)[:200]} holds no network; download it again, or give another")
     parts = {name: part for name, part in bundle.parts.items() if name in choice.parts}
     if choice.variant and not any(variant_of(Path(part.source).name) == choice.variant for part in parts.values()):
         raise UserError("variant", f"{choice.variant!r} is in the name of no file here, as in model.{choice.variant}.safetensors;"

@@ -141,7 +141,7 @@ def open_index(path: Path) -> TensorFile:
     try:
         names = sorted(set(json.loads(path.read_text())["weight_map"].values()))
     except (ValueError, KeyError, AttributeError):
-        raise UserError(str(path), "is not an index of shards; download it again") from None
+        raise UserError(str(path), "is no weights file, nor an index of shards; give a folder or a .safetensors") from None
     shards = [open_file(path.parent / Path(name).name) for name in names]
     tensors = {key: tensor for shard in shards for key, tensor in shard.tensors.items()}
     return TensorFile(path, tensors, shards[0].metadata if shards else {})
