@@ -25,7 +25,7 @@ def self_signed(folder: Path, names: Sequence[str]) -> tuple[Path, Path]:
     """
     certificate, key = folder / "cert.pem", folder / "key.pem"
     wanted = [*LOCAL_NAMES, *(name for name in names if name not in LOCAL_NAMES)]
-    if not (key.is_file() and _holds(certificate, wanted)):
+    if not _holds(certificate, key, wanted):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         secret = ec.generate_private_key(ec.SECP256R1())
         text = secret.private_bytes(
@@ -56,12 +56,15 @@ def _general(name: str) -> x509.GeneralName:
         return x509.DNSName(name)
 
 
-def _holds(file: Path, names: Sequence[str]) -> bool:
-    """Whether there is a certificate for all these names that is good for a while yet."""
+def _holds(file: Path, key: Path, names: Sequence[str]) -> bool:
+    """Whether there is a certificate of this key for all these names that is good for a while yet."""
     try:
         found = x509.load_pem_x509_certificate(file.read_bytes())
+        secret = serialization.load_pem_private_key(key.read_bytes(), None)
         alternatives = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (OSError, ValueError, x509.ExtensionNotFound):
+    except (OSError, ValueError, TypeError, x509.ExtensionNotFound):  # TypeError: the key wants a password
+        return False
+    if secret.public_key() != found.public_key():  # two first starts at once, each of which wrote one of the files last
         return False
     late = found.not_valid_after_utc - _RENEW < datetime.datetime.now(datetime.UTC)
     return not late and set(alternatives) >= {_general(name) for name in names}
