@@ -56,46 +56,48 @@ export function start() {
   });
 }
 
+let told = new Set(); // ids that news came of since `catchUp` last asked: younger than its answer
+
 async function catchUp() {
+  const since = (told = new Set());
   try {
     const asked = await Promise.all(LIVE.map((state) => get(`jobs?state=${state}&limit=200`))); // all that wait may be newer than what runs
-    live.value = new Map(asked.flatMap(({ jobs }) => jobs).map((job) => [job.id, job]));
+    if (since !== told) return; // asked again meanwhile
+    const now = asked.flatMap(({ jobs }) => jobs).filter((job) => !told.has(job.id));
+    live.value = new Map([...now, ...[...live.value.values()].filter((job) => told.has(job.id))].map((job) => [job.id, job]));
     if (!gallery.value.length || !search.value) await reload();
   } catch (error) {
     if (error.status !== 401) fail(error);
   }
 }
 
-export async function reload() {
+let turn = 0; // of questions for the gallery; the answer to an earlier one than the last comes too late
+
+async function load(rest, shown) {
+  const now = ++turn;
   loading.value = true;
   try {
-    const { jobs, next } = await get(`jobs?${query()}`);
+    const { jobs, next } = await get(`jobs?${query()}${rest}`);
+    if (now !== turn) return;
     batch(() => {
       remember(jobs);
-      gallery.value = jobs.filter((job) => job.pictures?.length);
+      gallery.value = shown(jobs.filter((job) => job.pictures?.length));
       more.value = next;
     });
   } catch (error) {
-    if (error.status !== 401) fail(error);
+    if (now === turn && error.status !== 401) fail(error);
   }
-  loading.value = false;
+  if (now === turn) loading.value = false;
 }
+
+export const reload = () => load("", (jobs) => jobs);
 
 export async function loadMore() {
   if (!more.value || loading.value) return;
-  loading.value = true;
-  try {
-    const { jobs, next } = await get(`jobs?${query()}&before=${more.value}`);
+  await load(`&before=${more.value}`, (jobs) => {
     const here = new Set(gallery.value.map((job) => job.id));
-    batch(() => {
-      remember(jobs);
-      gallery.value = [...gallery.value, ...jobs.filter((job) => job.pictures?.length && !here.has(job.id))];
-      more.value = next;
-    });
-  } catch (error) {
-    fail(error);
-  }
-  loading.value = false;
+    return [...gallery.value, ...jobs.filter((job) => !here.has(job.id))];
+  });
 }
 
 function query() {
@@ -109,6 +111,7 @@ function query() {
 function arrived(job) {
   const known = live.value.get(job.id) || seen.value.get(job.id);
   if (known && known.version > job.version) return;
+  told.add(job.id);
   batch(() => {
     const now = new Map(live.value);
     if (LIVE.includes(job.state)) now.set(job.id, job);
@@ -144,6 +147,7 @@ function tell(job, known) {
 }
 
 function forget(id) {
+  told.add(id);
   batch(() => {
     const now = new Map(live.value);
     now.delete(id);
