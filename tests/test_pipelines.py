@@ -521,7 +521,7 @@ def test_numbers_of_a_sweep_are_numbers() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"prior_callback_on_step_end": 3}, "prior_callback_on_step_end: what is of type int cannot be called"),
+        ({"prior_callback_on_step_end": 3}, "prior_callback_on_step_end: type int cannot be called"),
         ({"callback_on_step_end_tensor_inputs": "latents"}, "callback_on_step_end_tensor_inputs: 'latents' is no list"),
         ({"prompt": []}, "prompt: it is an empty list"),
     ],

@@ -28,9 +28,9 @@ class Callback:
 
     def of(self, pipe: Any) -> "Callback":
         """Itself. UserError for what cannot be called, and for an input that the pipeline does not have."""
-        if self.call is not None and not callable(self.call):
-            kind = type(self.call).__name__
-            raise UserError(self.field, f"what is of type {kind} cannot be called; give a function, or leave it out")
+        call: Any = self.call
+        if call is not None and not callable(call):
+            raise UserError(self.field, f"type {type(call).__name__} cannot be called; give a function, or leave it out")
         if isinstance(self.inputs, str):
             raise UserError(f"{self.field}_tensor_inputs", f"{self.inputs[:40]!r} is no list; write [{self.inputs[:40]!r}]")
         for name in self.inputs:
