@@ -127,3 +127,20 @@ def test_the_gallery_still_goes_on(play):
       return [questions, jobs.gallery.value.map((job) => job.id), jobs.more.value, jobs.loading.value];
     """)
     assert found == [1, ["a", "b"], None, False]
+
+
+def test_what_is_gone_already_is_deleted_and_the_rest_is_deleted_too(play):
+    found = play("""
+      const gone = { error: { code: "not_found", field: null, message: "there is no such job" } };
+      const { dismiss, notices } = await import('/state/notices.js');
+      jobs.reload();
+      const drawn = [["a", ["1"]], ["b", ["2"]], ["c", ["3", "4"]]];
+      await answer("GET", { jobs: drawn.map(([id, names]) => job(id, "succeeded", 1, names)), next: null });
+      jobs.discard(jobs.pictures.value.slice(0, 3));
+      dismiss(notices.value[0].id);
+      await answer("DELETE http://page.test/api/v1/jobs/a", gone, 404);
+      await answer("DELETE http://page.test/api/v1/jobs/b", {});
+      await answer("DELETE http://page.test/api/v1/jobs/c/pictures/3", gone, 404);
+      return [jobs.pictures.value.map((picture) => picture.name), notices.value.map((one) => one.text)];
+    """)
+    assert found == [["4"], []]

@@ -228,7 +228,7 @@ async function deleteAll(chosen) {
     const now = seen.value.get(job.id) || job;
     const going = now.pictures.filter((picture) => names.has(picture.name));
     if (going.length === now.pictures.length) {
-      await remove(`jobs/${job.id}`);
+      await remove(`jobs/${job.id}`).catch(unlessGone);
       forget(job.id);
     } else {
       for (const picture of going) await deleteOne(now, picture);
@@ -237,11 +237,12 @@ async function deleteAll(chosen) {
 }
 
 async function deleteOne(job, picture) {
-  try {
-    replaced(await remove(`jobs/${job.id}/pictures/${picture.name}`));
-  } catch (error) {
-    if (error.status !== 404) throw error; // it is gone already
-  }
+  const left = await remove(`jobs/${job.id}/pictures/${picture.name}`).catch(unlessGone);
+  if (left) replaced(left);
+}
+
+function unlessGone(error) {
+  if (error.status !== 404) throw error;
 }
 
 // Does something, and says what went wrong with it.
