@@ -144,3 +144,17 @@ def test_what_is_gone_already_is_deleted_and_the_rest_is_deleted_too(play):
       return [jobs.pictures.value.map((picture) => picture.name), notices.value.map((one) => one.text)];
     """)
     assert found == [["4"], []]
+
+
+def test_the_gallery_goes_on_though_the_job_at_its_end_was_deleted(play):
+    found = play("""
+      jobs.start();
+      jobs.reload();
+      await answer("GET", { jobs: ["c", "b"].map((id) => job(id, "succeeded", 1, [id])), next: "b" });
+      news("gone", { id: "b" });
+      const behind = jobs.more.value;
+      news("gone", { id: "c" });
+      await answer("GET", { jobs: [job("a", "succeeded", 1, ["1"])], next: null });
+      return [behind, jobs.gallery.value.map((job) => job.id)];
+    """)
+    assert found == ["c", ["a"]]

@@ -156,6 +156,9 @@ function forget(id) {
     gallery.value = gallery.value.filter((job) => job.id !== id);
     failed.value = failed.value.filter((job) => job.id !== id);
   });
+  if (more.value !== id) return;
+  if (gallery.value.length) more.value = gallery.value.at(-1).id; // the gallery cannot go on behind what is gone
+  else reload();
 }
 
 // Order one job with what is set, `changes` over it. Throws Refusal. An order sent again (a broken line) stays one.
