@@ -20,6 +20,7 @@ from curate_run import by_path, calls, curate, steps_of, write
 from curate_steps import Count, Folder, LatePolicy, Length, Policy, Praise, Read, Repeat, See
 
 from sotediffusion.curate import catalogue
+from sotediffusion.curate.again import forget_killers
 from sotediffusion.curate.engine import local, processes, work
 from sotediffusion.curate.engine.lock import only_writer
 from sotediffusion.curate.engine.runner import stages_of
@@ -234,6 +235,21 @@ def test_a_decoder_that_wants_too_much_memory_is_stopped(tmp_path):
     write(tmp_path, texts(6, _2="wants memory"))
     curate(tmp_path, steps=[Greedy(tmp_path / "log", Folder(tmp_path / "src")), *steps_of(tmp_path)[1:]], memory=2**28)
     assert {path: row["reason"] for path, row in by_path(tmp_path).items() if row["dropped"]} == {"002.png": "kills the decoder"}
+
+
+def test_what_killed_its_decoder_is_opened_again_when_that_is_asked_for(tmp_path):
+    write(tmp_path, texts(6, _2="wants memory", _4="kills decode here"))
+    first, *others = steps_of(tmp_path)
+    steps = [Greedy(first.log, first.source), *others]
+    curate(tmp_path, steps=steps, memory=2**28)
+    calls(tmp_path)
+    forget_killers(Store(tmp_path / "cat"), steps)
+    _, version = curate(tmp_path, steps=steps, memory=2**30)
+    assert version.reasons == {"kills the decoder": 1}, "one that kills whatever it is given"
+    assert by_path(tmp_path)["002.png"]["caption"] == "wants memory 12 12.0"
+    assert {line for line in calls(tmp_path) if line.startswith(("scan", "see"))} == {
+        "scan 002.png", "scan 004.png", "see 002.png",
+    }  # fmt: skip
 
 
 def everything_in(folder):

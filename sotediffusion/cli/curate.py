@@ -91,7 +91,7 @@ def read_preset(preset: str, assignments: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--workers", type=click.IntRange(1, 1024), help="Processes.  [one per core]")
 @click.option("--name", help="Of the version that comes of it.  [v1, v2, ...]")
 @click.option("--ray", metavar="ADDRESS", help="A Ray cluster to run on, such as ray-head:6379, or `local` for one started here.")
-@click.option("--again", is_flag=True, help="Open once more what could not be opened for dedupe's closer look.")
+@click.option("--again", is_flag=True, help="Open once more what killed its decoder, or what dedupe could not open.")
 def run(source: str, out: str, preset: str, assignments: tuple[str, ...], skip: tuple[str, ...], models: Path | None,
         workers: int | None, name: str | None, ray: str | None, again: bool) -> None:  # fmt: skip
     """Curate the pictures in DIR, a folder, a .tar or a URL, into CATALOGUE. DIR is only read.

@@ -1,14 +1,17 @@
-"""Pictures that a step could say nothing about, such as those a server refused, are handed to it again at the next run."""
+"""Pictures that a step could say nothing about are handed to it again: those a server refused at the next run, those that
+killed their decoder when they are asked for."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from sotediffusion.curate.engine.shards import ROW, WORK, given_in, part_name
+from sotediffusion.curate.engine.processes import KILLS
+from sotediffusion.curate.engine.shards import FAILED, ROW, WORK, given_in, part_name
 from sotediffusion.curate.engine.store import Store
-from sotediffusion.curate.step import Step
+from sotediffusion.curate.step import DROP, Step, WholeStep
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -26,6 +29,26 @@ def forget_errors(store: Store, steps: list[Step]) -> None:
                 for later in reversed(_readers(step, steps[place + 1 :])):
                     _forget(store, list(_parts(store, later)), rows)
                 _forget(store, parts, rows)
+
+
+def forget_killers(store: Store, steps: list[Step]) -> None:
+    """Take pictures that killed their decoder out of all finished parts: with more memory they may not.
+
+    Only for the holder of the run's lock.
+    """
+    parts = {step.name: list(_parts(store, step)) for step in steps if not isinstance(step, WholeStep)}
+    found = [killers_in(store, part, name) for name, names in parts.items() for part in names]
+    rows = np.concatenate([np.empty(0, np.int64), *found])
+    for names in reversed(parts.values()) if len(rows) else ():
+        _forget(store, names, rows)
+
+
+def killers_in(store: Store, part: str, step: str) -> Rows:
+    """The rows of a part that say so, in the step's own words or in the engine's."""
+    table = store.read_table(part, [ROW, FAILED, DROP + step])
+    said = [column for name, column in zip(table.schema.names, table.columns, strict=True) if name != ROW]
+    rows: Rows = table.column(ROW).to_numpy()
+    return rows[np.logical_or.reduce([pc.fill_null(pc.equal(column, KILLS), False).to_numpy() for column in said])]
 
 
 def errors_in(store: Store, part: str, column: str) -> Rows:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sotediffusion.config import build, plain, to_toml
-from sotediffusion.curate.again import forget_errors
+from sotediffusion.curate.again import forget_errors, forget_killers
 from sotediffusion.curate.catalogue import VERSIONS, Version, check_name, commit, versions
 from sotediffusion.curate.engine.columns import Finished
 from sotediffusion.curate.engine.guarded import Guarded
@@ -268,6 +268,8 @@ def run(order: Order, report: Callable[[Progress], None],
         check_models(order.models, _models(order))
         forget_errors(store, steps)
         forget_failures(store, order.again)
+        if order.again:
+            forget_killers(store, steps)
         runs_on = _tagger_runs_on(order, steps)
         if runs_on:
             say(f"the tagger runs on {runs_on}; tag.provider={order.settings['tag'].provider}")
