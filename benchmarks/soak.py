@@ -62,8 +62,19 @@ class Server:
         """Start it; it answers a while later."""
         known = {name: value for name, value in os.environ.items() if not name.startswith("SOTE_")}
         with open(self.log, "ab") as log:
+            self.begun = log.tell()
             environment = known | {"OMP_NUM_THREADS": "1"}
             self.process = subprocess.Popen(self.words, stdout=log, stderr=log, cwd=ROOT, env=environment)
+
+    def stands(self) -> bool:
+        """Whether it runs. One that found its port taken, as may be between two lives, tries again; none leaves otherwise."""
+        code = self.process.poll()
+        if code is not None:
+            said = self.log.read_bytes()[self.begun :].decode(errors="replace")
+            if code != 2 or "cannot be bound" not in said:
+                raise RuntimeError(f"the server left by itself with {code}: {said[-2000:]}")
+            self.start()
+        return code is None
 
     def worker(self) -> int | None:
         """The worker's process id; None while there is none."""
@@ -240,17 +251,17 @@ def kill_at_random(server: Server, ledger: Ledger, seconds: float, kills: int, c
     end = time.monotonic() + seconds
     while time.monotonic() < end or done.total() < kills:
         if done.total() % 3 == 0:
-            wait_for_one(ledger)
+            wait_for_one(server, ledger)
         time.sleep(chance.uniform(0, 2.0))
         name = "server" if chance.random() < 0.25 else "worker"
         done[name] += (server.kill if name == "server" else server.kill_worker)()
     return done
 
 
-def wait_for_one(ledger: Ledger) -> None:
+def wait_for_one(server: Server, ledger: Ledger) -> None:
     """Until somebody has seen the end of one more job."""
     before = len(ledger.seen)
-    until(lambda: len(ledger.seen) > before, "a finished job")
+    until(lambda: server.stands() and len(ledger.seen) > before, "a finished job")
 
 
 def watch_memory(server: Server, seconds: float) -> dict[str, list[tuple[float, float]]]:
@@ -336,12 +347,12 @@ def soak(folder: Path, model: str, kill_s: float, calm_s: float, kills: int, cli
         for client in crowd:
             client.start()
         done = kill_at_random(server, ledger, kill_s, kills, random.Random(seed))
-        wait_for_one(ledger)
+        wait_for_one(server, ledger)
         memory = watch_memory(server, calm_s)
         over.set()
-        until(lambda: not any(client.is_alive() for client in crowd), "the clients' leaving", pause=0.2)
+        until(lambda: server.stands() and not any(client.is_alive() for client in crowd), "the clients' leaving", pause=0.2)
         with opened(folder) as store:
-            until(lambda: not any(store.depth().values()), "the end of the last job", pause=0.5)
+            until(lambda: server.stands() and not any(store.depth().values()), "the end of the last job", pause=0.5)
             jobs = {job.id: job for job in store.find(limit=10**6)}
         code = server.stop()
     finally:

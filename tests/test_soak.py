@@ -12,7 +12,8 @@ KILLS = 20
 
 
 @pytest.mark.system
-def test_killed_at_random_it_loses_no_job_and_stores_none_twice(tmp_path: Path) -> None:
+def test_killed_at_random_it_loses_no_job_and_stores_none_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soak, "PATIENCE_S", 1200.0)
     with quick_folder() as folder:
         outcome = soak.soak(folder, soak.tiny_model(tmp_path), kill_s=60, calm_s=3, kills=KILLS)
         assert all(not found for found in outcome.faults.values()), f"{outcome}\n{(folder / 'log').read_text()[-3000:]}"
