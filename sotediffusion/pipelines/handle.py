@@ -218,8 +218,10 @@ def _asked(arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[torch.dev
     for name in named:
         if name not in ("device", "dtype"):
             raise unknown("to", name, ("device", "dtype"))
-    device = named.get("device")
-    return None if device is None else present(device), _floating(named.get("dtype"))
+    device = None if (device := named.get("device")) is None else present(device)
+    if device is not None and device.type == "meta":
+        raise UserError("device", "on meta the weights would be lost; take cpu, cuda, cuda:1 or mps")
+    return device, _floating(named.get("dtype"))
 
 
 def _floating(dtype: Any) -> torch.dtype | None:

@@ -65,8 +65,6 @@ def present(device: torch.device | str | int) -> torch.device:
         found = torch.device(device)
     except (RuntimeError, TypeError):
         raise UserError("device", f"{str(device)[:80]!r} is not a device; take cpu, cuda, cuda:1 or mps") from None
-    if found.type == "meta":
-        raise UserError("device", "on meta there is nothing to draw with; take cpu, cuda, cuda:1 or mps")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise UserError("device", f"{found} is not here, torch sees {torch.cuda.device_count()} such GPUs; take cpu")
     if found.type == "mps" and not torch.backends.mps.is_available():
