@@ -402,6 +402,9 @@ def test_an_output_that_cannot_show_a_name_or_is_full_costs_no_picture_and_no_tr
     assert {path.name for path in tmp_path.iterdir()} == {"日本-1.png", "日本-2.png"}
     with open("/dev/full", "wb") as full:
         run = subprocess.run([*SOTE, "info", f"{tmp_path}/日本-1.png"], stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    command = [*SOTE, "info", f"{tmp_path}/日本-1.png"]
+    closed = subprocess.run(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, preexec_fn=lambda: os.close(1))
+    assert (closed.returncode, closed.stderr) == (0, "")
     wanted = "sote: output: it cannot be written (No space left on device); free space, or write it elsewhere\n"
     assert (run.returncode, run.stderr) == (2, wanted)
 

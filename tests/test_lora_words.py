@@ -14,7 +14,7 @@ from sotediffusion.generate import generate, prepare
 from sotediffusion.limits import validate
 from sotediffusion.pictures.infotext import infotext_of, parse_infotext, settings_of
 from sotediffusion.text.tokenizer import ClipTokenizer
-from sotediffusion.text.words import WordTokenizer
+from sotediffusion.text.words import WordTokenizer, unknown_words
 from sotediffusion.train import checkpoint
 from sotediffusion.train.adapters import Adapters, LoraSettings
 from sotediffusion.train.captions import Chunker
@@ -186,3 +186,10 @@ def test_where_the_mask_is_dark_nothing_is_learnt():
         found.append(loss)
     assert found[0] == 0 and 0 < found[2] < found[1]
     assert torch.equal(found[1], recipe.loss(Batch([(0, 0, 0), (0, 0, 1)], [{}, {}], fields))[0])
+
+
+def test_a_word_that_no_embedding_stands_for_is_told_from_those_that_are_known():
+    said = "a cat embedding:My-Style, embedding:my-style.v2 and embedding:other. EMBEDDING:other, embedding:other"
+    assert unknown_words(said, ["my-style", "my-style.v2"]) == ["other"]
+    assert unknown_words(said, ["my-style"]) == ["other"], "a dot ends a word that is known, as it does where it is heard"
+    assert unknown_words(said, []) == ["My-Style", "my-style.v2", "other"]

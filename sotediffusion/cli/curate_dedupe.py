@@ -45,13 +45,12 @@ def command(place: str, reference: tuple[str, ...], compat: str | None, as_json:
     from tqdm import tqdm
 
     from sotediffusion.curate.dedupe.reference import scanned
-    from sotediffusion.curate.pipeline import RunSettings
     from sotediffusion.curate.scan.sources import open_source
 
     _check_options(compat)
     source = open_source(place)
     with tqdm(desc="looking", unit="picture", disable=None, leave=False) as bar:
-        table = scanned(source, int(RunSettings().memory_gib * 2**30), bar.update)
+        table = scanned(source, _memory(), bar.update)
     if compat:
         groups = _czkawka_groups(source, table, options)
     else:
@@ -64,6 +63,13 @@ def command(place: str, reference: tuple[str, ...], compat: str | None, as_json:
     copies = sum(len(group["left_out"]) for group in groups)
     note = f"; {skipped} files are no pictures that could be compared" if skipped else ""
     click.echo(f"{len(table)} files, {len(groups)} groups, {copies} pictures more than needed{note}", err=True)
+
+
+def _memory() -> int:
+    """Bytes that opening a picture may take, as in a run."""
+    from sotediffusion.curate.pipeline import RunSettings
+
+    return int(RunSettings().memory_gib * 2**30)
 
 
 def _check_options(compat: str | None) -> None:
@@ -82,12 +88,11 @@ def _groups(source: Any, table: Any, options: dict[str, Any], verdicts_file: Pat
     from sotediffusion.curate.dedupe.structure import square
     from sotediffusion.curate.dedupe.verdicts import Verdicts, read
     from sotediffusion.curate.engine.guarded import Guarded
-    from sotediffusion.curate.pipeline import RunSettings
 
     given = {name: options[name] for name in ("radius", "candidates", "variants", "reference") if options[name] is not None}
     settings = replace(DedupeSettings(), **given)
     verdicts = read(verdicts_file) if verdicts_file else Verdicts()
-    memory = int(RunSettings().memory_gib * 2**30)
+    memory = _memory()
     reference = read_reference(settings.reference, Reading(memory, say=lambda text: click.echo(one_line(text), err=True)))
     step = DedupeStep(settings, Guarded(source, memory, square), verdicts, reference)
     answers = step.process(table.select(READS).combine_chunks().to_batches()[0])

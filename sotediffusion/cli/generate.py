@@ -30,7 +30,6 @@ TEMPLATE = "outputs/{date}-{seed}-{prompt}"
 PARTS = {"stage_c": "stage_c", "stage_b": "stage_b", "stage_a": "stage_a", "text_encoder": "text", "effnet": "effnet",
          "previewer": "previewer", "tokenizer": "tokenizer"}  # fmt: skip
 LORA_CALL = re.compile(r"(<lora:([^<>:]{1,200}):?([^<>]{0,40})>)")
-EMBEDDING_CALL = re.compile(r"\bembedding:([\w-]+)")
 DTYPES = ("float32", "bfloat16", "float16")
 FIELDS = {field.name for field in fields(Request)}
 
@@ -204,13 +203,13 @@ def _prompts(prompt: str | None, lines: Lines, like: str | None) -> list[str]:
 
 def _notice_calls(requests: list[Request]) -> None:
     """Says what is written as other programs call LoRA and embeddings, and is read as words here."""
-    known = {Path(file).stem for file in requests[0].embeddings}
+    from sotediffusion.text.words import unknown_words
+
     texts = "\n".join(dict.fromkeys(text for request in requests for text in (request.prompt, request.negative)))
     for call, file, weight in dict.fromkeys(LORA_CALL.findall(texts)):
         _note(f"{call} is read as words; a LoRA is asked for by --lora {file}{f':{weight}' if weight else ''}")
-    for name in dict.fromkeys(EMBEDDING_CALL.findall(texts)):
-        if name not in known:
-            _note(f"embedding:{name} is read as words; an embedding is asked for by --embedding {name}")
+    for name in unknown_words(texts, [Path(file).stem for file in requests[0].embeddings]):
+        _note(f"embedding:{name} is read as words; an embedding is asked for by --embedding {name}")
 
 
 def _check_lengths(cascade: Any, orders: list[Request], lines: Lines) -> None:

@@ -85,7 +85,8 @@ def main(arguments: list[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         code = sote.main(arguments, prog_name="sote", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as where it was closed
+            sys.stdout.flush()
     except (UserError, click.ClickException) as error:
         code = _complain(error)
     except (KeyboardInterrupt, click.Abort):

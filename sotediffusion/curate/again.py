@@ -1,7 +1,6 @@
 """Pictures that a step could say nothing about are handed to it again: those a server refused at the next run, those that
 killed their decoder when they are asked for."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sotediffusion.curate.engine.processes import KILLS
-from sotediffusion.curate.engine.shards import FAILED, ROW, WORK, given_in, part_name
+from sotediffusion.curate.engine.shards import FAILED, ROW, given_in, part_name, parts_of
 from sotediffusion.curate.engine.store import Store
 from sotediffusion.curate.step import DROP, Step, WholeStep
 
@@ -23,11 +22,11 @@ def forget_errors(store: Store, steps: list[Step]) -> None:
     """
     for place, step in enumerate(steps):
         if step.errors:
-            parts = list(_parts(store, step))
+            parts = _parts(store, step)
             rows = np.concatenate([np.empty(0, np.int64), *(errors_in(store, part, step.errors) for part in parts)])
             if len(rows):
                 for later in reversed(_readers(step, steps[place + 1 :])):
-                    _forget(store, list(_parts(store, later)), rows)
+                    _forget(store, _parts(store, later), rows)
                 _forget(store, parts, rows)
 
 
@@ -36,7 +35,7 @@ def forget_killers(store: Store, steps: list[Step]) -> None:
 
     Only for the holder of the run's lock.
     """
-    parts = {step.name: list(_parts(store, step)) for step in steps if not isinstance(step, WholeStep)}
+    parts = {step.name: _parts(store, step) for step in steps if not isinstance(step, WholeStep)}
     found = [killers_in(store, part, name) for name, names in parts.items() for part in names]
     rows = np.concatenate([np.empty(0, np.int64), *found])
     for names in reversed(parts.values()) if len(rows) else ():
@@ -60,10 +59,9 @@ def errors_in(store: Store, part: str, column: str) -> Rows:
     return rows
 
 
-def _parts(store: Store, step: Step) -> Iterator[str]:
+def _parts(store: Store, step: Step) -> list[str]:
     """All finished parts of a step, under any fingerprint."""
-    for folder in store.names(f"{WORK}/{step.name}"):
-        yield from (f"{WORK}/{step.name}/{folder}/{name}" for name in store.names(f"{WORK}/{step.name}/{folder}"))
+    return [name for _, name in parts_of(store, step.name)]
 
 
 def _readers(step: Step, later: list[Step]) -> list[Step]:

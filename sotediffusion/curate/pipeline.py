@@ -30,7 +30,6 @@ from sotediffusion.names import unknown
 from sotediffusion.types import UserError
 
 ABOUT = "catalogue.json"
-HALF_WRITTEN = (WORK, VERSIONS, "looked", "references")  # folders in which a killed run leaves halves of files
 SETTINGS = "settings.toml"
 FORMAT = 1
 
@@ -242,7 +241,7 @@ class Order:
     name: str | None = None  # of the version; numbered if none
     ray: str | None = None  # address of a cluster
     secrets: Mapping[str, Any] | None = None
-    again: bool = False  # open once more what could not be opened for a closer look
+    again: bool = False  # open once more what killed its decoder, or could not be opened for a closer look
 
 
 def run(order: Order, report: Callable[[Progress], None],
@@ -251,7 +250,7 @@ def run(order: Order, report: Callable[[Progress], None],
 
     Last come notes by name, for people: what the listing passed over, and what the tagger ran on, which is said at once, too.
     """
-    from sotediffusion.curate.dedupe.looked import forget_failures, forget_looked
+    from sotediffusion.curate.dedupe import looked, reference
     from sotediffusion.curate.inference.hashes import check_models
     from sotediffusion.curate.scan.sources import open_source, passed_over, whole
     from sotediffusion.curate.text.journal import forget
@@ -262,12 +261,12 @@ def run(order: Order, report: Callable[[Progress], None],
         check_name(order.name, versions(store))
     with only_writer(store):
         secret = _about(store)
-        store.remove_halves(HALF_WRITTEN)
+        store.remove_halves((WORK, VERSIONS, looked.FOLDER, reference.FOLDER))
         places = Places(source, store, order.models, order.secrets or {}, _memory(order), say)
         steps = chain(order.settings, places, order.skip)
         check_models(order.models, _models(order))
         forget_errors(store, steps)
-        forget_failures(store, order.again)
+        looked.forget_failures(store, order.again)
         if order.again:
             forget_killers(store, steps)
         runs_on = _tagger_runs_on(order, steps)
@@ -280,7 +279,7 @@ def run(order: Order, report: Callable[[Progress], None],
             ledger = runner.run(source, secret)
         erased = set(runner.contents(np.flatnonzero(ledger.erased)).drop_null().to_pylist())
         forget(_journal(places), erased)
-        forget_looked(store, erased)
+        looked.forget_looked(store, erased)
         runner.watch.say("committing")
         held: dict[str, str] = next((version.settings.get("notes", {}) for version in reversed(versions(store))), {})
         tagged = runs_on and (runs_on if "tag" in runner.worked else held.get("tagged on", ""))

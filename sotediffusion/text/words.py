@@ -1,13 +1,26 @@
 """Words of one's own in a prompt: `embedding:name` stands for tokens that only a tower with these vectors knows."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sotediffusion.text.tokenizer import Tokenizer
 from sotediffusion.types import UserError
 
 SIGN = "embedding:"
 _NAME = re.compile(r"[\w.-]+")
+_CALL = re.compile(rf"\b{SIGN}([\w-]+(?:\.[\w-]+)*)", re.IGNORECASE)
+
+
+def unknown_words(text: str, names: Sequence[str]) -> list[str]:
+    """What a text calls like a word of one's own and is none of these, each once."""
+    left = _calls(names).sub("", text) if names else text
+    return list(dict.fromkeys(_CALL.findall(left)))
+
+
+def _calls(names: Iterable[str]) -> re.Pattern[str]:
+    """Where a text says one of these words."""
+    longest_first = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    return re.compile(rf"{SIGN}({longest_first})(?![\w-])", re.IGNORECASE)
 
 
 class WordTokenizer:
@@ -20,8 +33,7 @@ class WordTokenizer:
             raise UserError("embedding", f"{wrong[:80]!r} cannot be written in a prompt; take letters, digits, _, . and - only")
         self.base, self.bos, self.eos, self.pad = base, base.bos, base.eos, base.pad
         self.words = {name.casefold(): list(ids) for name, ids in words.items()}
-        names = "|".join(re.escape(name) for name in sorted(self.words, key=len, reverse=True))
-        self._said = re.compile(rf"{SIGN}({names})(?![\w-])", re.IGNORECASE)
+        self._said = _calls(self.words)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text of any length, without bos and eos."""

@@ -34,7 +34,7 @@ from sotediffusion.curate.engine.shards import (
     fingerprint,
     given_in,
     hashes_of,
-    shard_of,
+    parts_of,
     tally_columns,
 )
 from sotediffusion.curate.engine.shards import KEPT as CONTENT
@@ -365,13 +365,6 @@ class Runner:
                 held[here[erased]] = True
                 said[here[~erased]] = True
         return held[rows] & ~said[rows]
-
-
-def parts_of(store: Store, step: str) -> Iterator[tuple[int | None, str]]:
-    """The shard and full name of every part of a step, under any fingerprint."""
-    for folder in store.names(f"{WORK}/{step}"):
-        for name in store.names(f"{WORK}/{step}/{folder}"):
-            yield shard_of(name), f"{WORK}/{step}/{folder}/{name}"
 
 
 def erase_rows(store: Store, rows: Rows, last: str) -> None:

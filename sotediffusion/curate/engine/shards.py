@@ -11,7 +11,7 @@ and the parts have a column `given` instead: a hash of what it says of each row,
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -133,6 +133,13 @@ def find_parts(store: Store, placed: Placed, given: Given | None = None) -> Part
     for name in store.names(placed.folder):
         parts.add(name)
     return parts
+
+
+def parts_of(store: Store, step: str) -> Iterator[tuple[int | None, str]]:
+    """The shard and full name of every part of the step so named, under any fingerprint."""
+    for folder in store.names(f"{WORK}/{step}"):
+        for name in store.names(f"{WORK}/{step}/{folder}"):
+            yield shard_of(name), f"{WORK}/{step}/{folder}/{name}"
 
 
 @dataclass

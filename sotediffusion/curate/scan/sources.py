@@ -143,14 +143,13 @@ class PictureSource:
 
 def passed_over(skipped: Counter[str], most: int = 6) -> str:
     """What a listing left alone, in words: `12, by name no pictures: 7 .part, 5 .rar`; empty for none."""
-    closed = f"folders that cannot be read: {skipped[CLOSED]}" if skipped[CLOSED] else ""
-    skipped = Counter({suffix: count for suffix, count in skipped.items() if suffix != CLOSED})
-    if not skipped:
-        return closed
+    skipped = skipped.copy()
+    closed = skipped.pop(CLOSED, 0)
     named = [f"{count} {suffix}" for suffix, count in sorted(skipped.items(), key=lambda item: (-item[1], item[0]))[:most]]
     others = skipped.total() - sum(count for _, count in skipped.most_common(most))
     rest = [f"{others} others"] if others else []
-    return "; ".join(filter(None, [f"{skipped.total()}, by name no pictures: {', '.join(named + rest)}", closed]))
+    files = [f"{skipped.total()}, by name no pictures: {', '.join(named + rest)}"] if skipped else []
+    return "; ".join([*files, *([f"folders that cannot be read: {closed}"] if closed else [])])
 
 
 def whole(place: str) -> str:
