@@ -198,6 +198,12 @@ def test_many_who_write_by_one_template_lose_no_picture(tmp_path):
     assert len(set(paths)) == 40 and {tmp_path / name for name in os.listdir(tmp_path)} == set(paths)
 
 
+def test_a_file_in_the_place_of_the_templates_folder_is_one_sentence(tmp_path):
+    (tmp_path / "cat").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        save_by_template(picture(), f"{tmp_path}/{{prompt}}/{{seed}}.png", values("cat"))
+
+
 def test_on_a_file_system_without_links_a_name_that_is_there_is_not_taken_either(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError(1, "Operation not permitted")))
     (tmp_path / "a.png").write_bytes(b"mine")

@@ -69,7 +69,7 @@ def write_whole(path: Path, content: bytes, field: str = "out", over: bool = Tru
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        if not over and isinstance(error, FileExistsError):
+        if not over and isinstance(error, FileExistsError) and os.path.lexists(path):  # not where a folder's name is a file's
             raise
         raise refused(path, error, field) from None
 
