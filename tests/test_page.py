@@ -176,6 +176,20 @@ def test_it_opens_with_the_card_and_draws_by_keyboard_alone(enter):
     expect(page.locator(".tile")).to_have_count(1)
 
 
+def test_the_card_is_there_before_a_slow_server_has_told_its_styles(browser, address, signed_in):
+    """Who clicks or types at once changes the card's prompt and not an empty one, which would stay without it."""
+    with browser.new_context(storage_state=signed_in) as context:
+        context.set_default_timeout(PATIENCE_MS)
+        page, held = context.new_page(), []
+        page.route("**/api/v1/styles", lambda route: held.append(route))
+        page.goto(address[0])
+        page.get_by_role("button", name="high quality").click()
+        expect(page.get_by_label("Prompt", exact=True)).to_have_value("newest, extremely aesthetic, high quality, ")
+        page.wait_for_function("() => document.querySelector('#steps').value === '30'")
+        assert len(held) == 1
+        held.pop().continue_()
+
+
 def test_chips_completion_tokens_and_weights(enter):
     page = enter()
     prompt = page.get_by_label("Prompt", exact=True)

@@ -1,7 +1,7 @@
 // The page: header, three rooms (compose, stage, gallery), footer, and what floats over them.
 import { html, render, useEffect } from "./vendor/ui.js";
 import { about, load, locked, signOut, trouble } from "./state/about.js";
-import { form, settle } from "./state/form.js";
+import { form } from "./state/form.js";
 import { cancelFirst, online, queue, start } from "./state/jobs.js";
 import { alarm, flush, spokenLine } from "./state/notices.js";
 import { draw } from "./state/draw.js";
@@ -24,8 +24,8 @@ const DIALOGS = { viewer: Viewer, compare: Compare, xy: Grids, dropped: Dropped,
 const ROOMS = [["compose", "Prompt", "brush"], ["stage", "Picture", "image"], ["gallery", "Gallery", "grid"]];
 
 function Page() {
-  if (!about.value) return html`<main class="waiting-page">${trouble.value && html`<div role="alert"><p>${trouble.value.message}</p><button type="button" onClick=${begin}>Try again</button></div>`}</main>`;
-  if (locked.value) return html`<${SignIn} done=${begin} />`;
+  if (!about.value) return html`<main class="waiting-page">${trouble.value && html`<div role="alert"><p>${trouble.value.message}</p><button type="button" onClick=${load}>Try again</button></div>`}</main>`;
+  if (locked.value) return html`<${SignIn} />`;
   return html`<${Rooms} />`;
 }
 
@@ -111,11 +111,6 @@ function keyed(event) {
   return event.key === "?" && !typing ? open({ kind: "help" }) : null;
 }
 
-async function begin() {
-  await load();
-  if (about.value) settle();
-}
-
 addEventListener("pagehide", flush);
 render(html`<${Page} /><${Notices} /><${Spoken} />`, document.getElementById("page"));
-begin();
+load();

@@ -3,13 +3,12 @@ import { html, useState } from "../vendor/ui.js";
 import { signIn } from "../state/about.js";
 import { Icon } from "./icons.js";
 
-export function SignIn({ done }) {
+export function SignIn() {
   const [told, setTold] = useState(null);
   const go = async (event) => {
     event.preventDefault();
     try {
       await signIn(new FormData(event.target).get("key").trim());
-      done();
     } catch (error) {
       setTold(error.message);
     }

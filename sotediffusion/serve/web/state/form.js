@@ -36,15 +36,16 @@ export function usual(name) {
 // A text to go on from: a space after its last comma.
 export const begun = (text = "") => (text && !/\s$/.test(text) ? `${text} ` : text);
 
-// Called once the server's words are known: what was never set takes the card's values.
-export function settle() {
+// What was never set takes the card's values in the moment they are known, before anybody can see or change a field.
+effect(() => {
+  if (!about.value) return;
   batch(() => {
     for (const name of FIELDS) {
-      if (form[name].value === null && !OPTIONAL.includes(name)) form[name].value = usual(name);
+      if (form[name].peek() === null && !OPTIONAL.includes(name)) form[name].value = usual(name);
     }
-    if (!about.value.models.some((one) => one.name === form.model.value)) form.model.value = about.value.models[0]?.name ?? null;
+    if (!about.value.models.some((one) => one.name === form.model.peek())) form.model.value = about.value.models[0]?.name ?? null;
   });
-}
+});
 
 export function reset() {
   batch(() => {
