@@ -263,6 +263,63 @@ def test_favourites_search_undo_delete_and_use_these_settings(enter):
     assert [len(job["pictures"]) for job in jobs(page)] == [1]
 
 
+def hold(page: Any, method: str, path: str) -> list[Any]:
+    """Questions to the server that wait until the test lets them go on."""
+    held: list[Any] = []
+    page.route(path, lambda route: held.append(route) if route.request.method == method else route.fallback())
+    return held
+
+
+def wait_for(page: Any, held: list[Any], count: int) -> None:
+    end = time.monotonic() + PATIENCE_MS / 1000
+    while len(held) < count:
+        assert time.monotonic() < end
+        page.wait_for_timeout(20)
+
+
+SETTLED = "() => fetch('api/v1/about').then(() => new Promise((done) => setTimeout(done, 50)))"
+
+
+def test_a_second_order_is_not_lost_beside_the_first_and_the_same_again_is_a_press_too_many(enter):
+    page = enter(fresh=True)
+    sizes(page)
+    ordered = hold(page, "POST", "**/api/v1/jobs")
+    for words in ("first", "second", "second"):
+        page.get_by_label("Prompt", exact=True).fill(words)
+        page.get_by_role("button", name=re.compile("^Generate")).click()
+    wait_for(page, ordered, 2)
+    page.evaluate(SETTLED)
+    assert [order.request.post_data_json["prompt"] for order in ordered] == ["first", "second"]
+    for order in ordered:
+        order.continue_()
+    expect(page.locator(".tile")).to_have_count(2)
+
+
+def test_an_answer_that_comes_late_takes_no_picture_from_the_gallery(enter):
+    page = enter(fresh=True)
+    sizes(page)
+    asked = hold(page, "GET", "**/api/v1/jobs?state=succeeded*")
+    page.get_by_role("button", name="Favourites only").click()
+    page.get_by_role("button", name="Favourites only").click()
+    wait_for(page, asked, 2)
+    empty = [question.fetch() for question in asked]
+    page.get_by_role("button", name=re.compile("^Generate")).click()
+    expect(page.locator(".tile")).to_have_count(1)
+    for question, answer in zip(asked, empty, strict=True):
+        question.fulfill(response=answer)
+    page.evaluate(SETTLED)
+    expect(page.locator(".tile")).to_have_count(1)
+    page.unroute("**/api/v1/jobs?state=succeeded*")
+    marked = hold(page, "PUT", "**/favourite")
+    page.locator(".tile").hover()
+    page.locator(".tile").get_by_role("button", name="Favourite").click()
+    wait_for(page, marked, 1)
+    page.get_by_role("button", name="Favourites only").click()
+    expect(page.get_by_text("No favourites yet")).to_be_visible()
+    marked.pop().continue_()
+    expect(page.locator(".tile")).to_have_count(1)
+
+
 def test_the_queue_is_reordered_and_cancelled(enter):
     page = enter(fresh=True)
     sizes(page, steps=150, count=16, width=512, height=512)  # none may end by itself meanwhile

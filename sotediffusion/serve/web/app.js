@@ -103,7 +103,7 @@ function Title() {
 function keyed(event) {
   if ((event.ctrlKey || event.metaKey) && event.key === "Enter") {
     event.preventDefault();
-    return draw();
+    return event.repeat ? null : draw();
   }
   if (event.defaultPrevented || view.dialog.value) return null;
   if (event.key === "Escape") return cancelFirst();

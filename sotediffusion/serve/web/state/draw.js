@@ -1,18 +1,19 @@
 // The one road from the form to a picture on the stage.
-import { form } from "./form.js";
+import { form, order } from "./form.js";
 import { finished, generate } from "./jobs.js";
 import { watch } from "./view.js";
 
-let busy = false;
+const sending = new Set(); // orders whose answer is awaited; the same again meanwhile is a press too many
 
 export async function draw() {
-  if (busy) return;
-  busy = true;
+  const asked = JSON.stringify(await order());
+  if (sending.has(asked)) return;
+  sending.add(asked);
   try {
     const job = await generate();
     if (job) watch(job);
   } finally {
-    busy = false;
+    sending.delete(asked);
   }
 }
 

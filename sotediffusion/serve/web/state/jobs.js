@@ -33,7 +33,10 @@ function picturesOf(jobs) {
 
 export function remember(jobs) {
   const now = new Map(seen.value);
-  for (const job of jobs) job.pictures?.length ? now.set(job.id, job) : now.delete(job.id);
+  for (const job of jobs) {
+    if (now.get(job.id)?.version > job.version) continue; // an answer that was overtaken
+    job.pictures?.length ? now.set(job.id, job) : now.delete(job.id);
+  }
   seen.value = now;
 }
 
@@ -57,6 +60,12 @@ export function start() {
 }
 
 let told = new Set(); // ids that news came of since `catchUp` last asked: younger than its answer
+let news = new Set(); // the same since the gallery was last asked for
+
+function heard(id) {
+  told.add(id);
+  news.add(id);
+}
 
 async function catchUp() {
   const since = (told = new Set());
@@ -71,23 +80,23 @@ async function catchUp() {
   }
 }
 
-let turn = 0; // of questions for the gallery; the answer to an earlier one than the last comes too late
-
 async function load(rest, shown) {
-  const now = ++turn;
+  const since = (news = new Set());
   loading.value = true;
   try {
     const { jobs, next } = await get(`jobs?${query()}${rest}`);
-    if (now !== turn) return;
+    if (since !== news) return; // asked again meanwhile
+    const settled = (job) => !news.has(job.id);
     batch(() => {
-      remember(jobs);
-      gallery.value = shown(jobs.filter((job) => job.pictures?.length));
+      remember(jobs.filter(settled));
+      const younger = [...news].map((id) => seen.value.get(id)).filter((job) => job && wanted(job));
+      gallery.value = latestFirst([...shown(jobs.filter((job) => job.pictures?.length)).filter(settled), ...younger]);
       more.value = next;
     });
   } catch (error) {
-    if (now === turn && error.status !== 401) fail(error);
+    if (since === news && error.status !== 401) fail(error);
   }
-  if (now === turn) loading.value = false;
+  if (since === news) loading.value = false;
 }
 
 export const reload = () => load("", (jobs) => jobs);
@@ -111,7 +120,7 @@ function query() {
 function arrived(job) {
   const known = live.value.get(job.id) || seen.value.get(job.id);
   if (known && known.version > job.version) return;
-  told.add(job.id);
+  heard(job.id);
   batch(() => {
     const now = new Map(live.value);
     if (LIVE.includes(job.state)) now.set(job.id, job);
@@ -122,18 +131,27 @@ function arrived(job) {
   if (mine.value.includes(job.id)) tell(job, known);
 }
 
+const latestFirst = (jobs) => jobs.sort((a, b) => b.created - a.created);
+
+// A job's pictures as they are now, in the gallery if it is to show them.
+function place(told) {
+  remember([told]);
+  const job = seen.value.get(told.id);
+  const at = gallery.value.findIndex((one) => one.id === told.id);
+  if (at >= 0) gallery.value = job ? gallery.value.with(at, job) : gallery.value.toSpliced(at, 1);
+  else if (job && wanted(job)) gallery.value = latestFirst([job, ...gallery.value]);
+}
+
 function ended(job, known) {
-  remember([job]);
-  const at = gallery.value.findIndex((one) => one.id === job.id);
-  if (at >= 0) gallery.value = job.pictures?.length ? gallery.value.with(at, job) : gallery.value.toSpliced(at, 1);
-  else if (job.pictures?.length && wanted(job)) gallery.value = [job, ...gallery.value].sort((a, b) => b.created - a.created);
-  const news = known && LIVE.includes(known.state);
-  if (news && ["failed", "expired"].includes(job.state)) failed.value = [job, ...failed.value].slice(0, 20);
+  place(job);
+  const fresh = known && LIVE.includes(known.state);
+  if (fresh && ["failed", "expired"].includes(job.state)) failed.value = [job, ...failed.value].slice(0, 20);
 }
 
 function wanted(job) {
   const prompt = (job.request.prompt || "").toLowerCase();
-  return !favouritesOnly.value && search.value.toLowerCase().split(/\s+/).every((word) => prompt.includes(word));
+  const asked = search.value.toLowerCase().split(/\s+/).every((word) => prompt.includes(word));
+  return asked && job.pictures.some((picture) => picture.favourite || !favouritesOnly.value);
 }
 
 function tell(job, known) {
@@ -147,7 +165,7 @@ function tell(job, known) {
 }
 
 function forget(id) {
-  told.add(id);
+  heard(id);
   batch(() => {
     const now = new Map(live.value);
     now.delete(id);
@@ -207,10 +225,8 @@ export const favour = (picture, favourite) =>
   act(async () => replaced(await put(`jobs/${picture.job.id}/favourite`, { picture: picture.name, favourite })));
 
 function replaced(job) {
-  batch(() => {
-    remember([job]);
-    gallery.value = gallery.value.map((one) => (one.id === job.id ? job : one));
-  });
+  heard(job.id);
+  batch(() => place(job));
 }
 
 // Pictures go from sight at once and from the server when the note that offers to take it back has gone.
