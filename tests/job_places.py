@@ -1,12 +1,10 @@
 """Places for jobs that tests run over: a SQLite file, and a PostgreSQL server where one may be started."""
 
-import os
-import tempfile
 from contextlib import suppress
-from pathlib import Path
 
 import postgres
 import pytest
+from web import quick_folder
 
 from sotediffusion.serve.storage import schema
 from sotediffusion.serve.storage.database import Database
@@ -38,11 +36,9 @@ def server(pytestconfig):
 
 
 @pytest.fixture
-def quick(tmp_path):
-    """A folder in memory where there is one: many commits, and no power cut among them."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else tmp_path) as folder:
-        yield Path(folder)
+def quick():
+    with quick_folder() as folder:
+        yield folder
 
 
 @pytest.fixture(params=PLACES)

@@ -101,7 +101,7 @@ def test_progress_and_previews_can_be_followed_in_the_stores(place: Place) -> No
 
 def test_a_job_of_another_key_need_not_wait_until_an_order_of_many_is_all_begun(quick: Path) -> None:
     with serving(quick, engine=EngineLimits(memory=2**32, live=2)) as place:
-        order = replace(SMALL, count=8, steps=150)  # long enough that a busy machine is not late with the other
+        order = replace(SMALL, count=8, steps=600)  # long enough that a busy machine is not late with the other
         many = place.submit(order)
         place.until(lambda: place.job(many).progress)
         one = place.submit(replace(SMALL, seed=9), owner="another")

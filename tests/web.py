@@ -157,7 +157,7 @@ class Site:
 def quick_folder() -> Iterator[Path]:
     """A folder in memory where there is one: many commits, and no power cut among them."""
     memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None, ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 

@@ -3,12 +3,14 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from time import monotonic
 from typing import Any
 
 from starlette.responses import StreamingResponse
 
 from sotediffusion.serve.storage.jobs import StoreDown
 
+LAST = 1.0  # s in which a server that closes still tells what has just happened: how its last job ended
 EVERY = 15.0  # s of silence after which a comment is sent, so that nobody in between takes the line for dead
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
@@ -27,17 +29,21 @@ def event_stream(items: AsyncIterator[str], every: float = EVERY, closing: async
 async def _alive(items: AsyncIterator[str], every: float, closing: asyncio.Event | None) -> AsyncIterator[str]:
     over: asyncio.Task[Any] | None = asyncio.create_task(closing.wait()) if closing is not None else None
     coming: asyncio.Task[Any] | None = None
+    end: float | None = None
     try:
-        while over is None or not over.done():
+        while end is None or monotonic() < end:
             coming = coming or asyncio.create_task(_next(items))
             await asyncio.wait([coming, *([over] if over else [])], timeout=every, return_when=asyncio.FIRST_COMPLETED)
+            if over is not None and over.done():
+                end = end or monotonic() + LAST
+                await asyncio.wait([coming], timeout=end - monotonic())
             if coming.done():
                 try:
                     yield coming.result()
                 except (StopAsyncIteration, StoreDown):  # who listens comes again
                     return
                 coming = None
-            else:
+            elif end is None:
                 yield ": still here\n\n"
     finally:
         for task in (coming, over):

@@ -193,8 +193,8 @@ class Endpoint:
     def _refusal(self, status: int, text: str) -> Answer:
         said = self._hidden(" ".join(text.split())[:200])
         self.refused += 1
-        if self.refused >= MOST_REFUSED:
-            raise UserError("endpoint", f"{self.address} refused {self.refused} pictures one after the other, the last with "
+        if self.refused >= MOST_REFUSED:  # one more by now, where another thread was refused meanwhile
+            raise UserError("endpoint", f"{self.address} refused {MOST_REFUSED} pictures one after the other, the last with "
                             f"status {status}: {said}; mend the settings of the step")  # fmt: skip
         return Answer(error=f"refused: status {status}: {said}")
 
