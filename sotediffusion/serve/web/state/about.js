@@ -1,6 +1,7 @@
 // What the server is and has: models, limits, words for prompts, styles and wildcards; and who the caller is.
 import { computed, signal } from "../vendor/ui.js";
 import { call, get, post, refused, remove } from "./api.js";
+import { fail, flush } from "./notices.js";
 
 export const about = signal(null);
 export const trouble = signal(null); // why the server could not be asked
@@ -45,8 +46,13 @@ export async function signIn(key) {
 }
 
 export async function signOut() {
-  await remove("session");
-  location.reload();
+  try {
+    await flush(); // while the server still knows whose these are
+    await remove("session");
+    location.reload();
+  } catch (error) {
+    fail(error);
+  }
 }
 
 export const modelNamed = (name) => about.value?.models.find((model) => model.name === name) || about.value?.models[0];

@@ -240,19 +240,18 @@ export function discard(chosen) {
   note(`${plural(chosen.length, "picture")} deleted`, { action: { label: "Undo", run: back }, done: forGood, stays: 7000 });
 }
 
-// An order of which all pictures go, goes whole; of another one picture after the other.
-async function deleteAll(chosen) {
+// All at once, as a page that is closed sends nothing more.
+function deleteAll(chosen) {
   const names = new Set(chosen.map((picture) => picture.name));
-  for (const job of new Set(chosen.map((picture) => picture.job))) {
-    const now = seen.value.get(job.id) || job;
-    const going = now.pictures.filter((picture) => names.has(picture.name));
-    if (going.length === now.pictures.length) {
-      await remove(`jobs/${job.id}`).catch(unlessGone);
-      forget(job.id);
-    } else {
-      for (const picture of going) await deleteOne(now, picture);
-    }
-  }
+  return Promise.all([...new Set(chosen.map((picture) => picture.job))].map((job) => deleteOf(seen.value.get(job.id) || job, names)));
+}
+
+// An order of which all pictures go, goes whole.
+async function deleteOf(job, names) {
+  const going = job.pictures.filter((picture) => names.has(picture.name));
+  if (going.length < job.pictures.length) return Promise.all(going.map((picture) => deleteOne(job, picture)));
+  await remove(`jobs/${job.id}`).catch(unlessGone);
+  return forget(job.id);
 }
 
 async function deleteOne(job, picture) {

@@ -19,10 +19,10 @@ export function note(text, { kind = "info", action = null, done = null, stays = 
 
 export function dismiss(id, acted = false) {
   const found = notices.value.find((one) => one.id === id);
-  if (!found) return;
+  if (!found) return null;
   clearTimeout(found.timer);
   notices.value = notices.value.filter((one) => one.id !== id);
-  if (!acted && found.done) found.done();
+  return acted ? null : found.done?.();
 }
 
 // The same line twice in a row is read out twice: an invisible space makes it another text.
@@ -30,4 +30,4 @@ export const say = (text) => (spokenLine.value = spokenLine.peek() === text ? `$
 export const fail = (error) => note(error.message || String(error), { kind: "error" });
 
 // The page is left: what a note still held back is done now.
-export const flush = () => notices.value.forEach((one) => dismiss(one.id));
+export const flush = () => Promise.all(notices.value.map((one) => dismiss(one.id)));

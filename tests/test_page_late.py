@@ -1,0 +1,154 @@
+"""The page when things come late, twice, in the wrong order or not at all: in a real browser, the server played by the test."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sotediffusion.serve import front
+
+pytestmark = pytest.mark.system
+
+WEB = Path(front.__file__).parent / "web"
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+PLACE = "http://page.test"
+TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+
+# The server's part: a question whose address has the words of one in `ready` is answered at once, the others wait in `asked`
+# until `answer` answers or `cut` breaks the first that has these words.
+PLAYED = """
+  window.asked = [];
+  window.ready = [];
+  window.pause = (time = 20) => new Promise((passed) => setTimeout(passed, time));
+  window.fetch = (url, { method = "GET", body, headers } = {}) => new Promise((done, broken) => {
+    const words = `${method} ${url}`;
+    const known = ready.find(([part]) => words.includes(part));
+    if (known) done(new Response(JSON.stringify(known[1])));
+    else asked.push({ words, done, broken, said: body && JSON.parse(body), key: headers?.["Idempotency-Key"] });
+  });
+  window.waiting = (words) => asked.filter((one) => one.words.includes(words));
+  window.taken = (words) => {
+    const [found] = waiting(words);
+    if (!found) throw new Error(`${words} was not asked for: ${asked.map((one) => one.words)}`);
+    asked.splice(asked.indexOf(found), 1);
+    return found;
+  };
+  window.answer = (words, said, status = 200) => {
+    taken(words).done(new Response(typeof said === "string" ? said : JSON.stringify(said), { status }));
+    return pause();
+  };
+  window.cut = (words) => {
+    taken(words).broken(new TypeError("Failed to fetch"));
+    return pause();
+  };
+  window.EventSource = class extends EventTarget {
+    constructor() { super(); window.line = this; }
+    close() { this.closed = true; }
+  };
+  window.news = (kind, said) => line.dispatchEvent(Object.assign(new Event(kind), { data: JSON.stringify(said) }));
+  window.job = (id, state, version, names = [], created = 1) => ({
+    id, state, version, created, model: "m", request: { prompt: "hat", width: 64, height: 64 },
+    pictures: names.map((name) => ({ name, url: `/${name}.png?s=1`, width: 64, height: 64, seed: 1, settings: {} })),
+  });
+  window.nothing = { jobs: [], next: null };
+"""
+NUMBERS = ("steps", "guidance", "decoder_steps", "decoder_guidance", "shift", "decoder_shift", "count")
+ABOUT: dict[str, Any] = {
+    "version": "1", "key": True, "scopes": ["draw"], "retention_s": None, "presets": {}, "samplers": ["ddpm"], "schedules": ["default"],
+    "models": [{"name": "m", "width": 64, "height": 64, "init": True, "loras": []}],
+    "limits": {name: [0, 100] for name in NUMBERS} | {"pixels": 10**7},
+    "defaults": dict.fromkeys(NUMBERS, 1) | {"sampler": "ddpm", "schedule": "default", "strength": 0.5, "rescale": 0},
+    "prompts": {"chips": {}, "prefix": "a hat, ", "negative": "", "sizes": [], "examples": []},
+}  # fmt: skip
+READY = [["v1/about", ABOUT], ["v1/styles", {"styles": []}], ["v1/wildcards", {"wildcards": {}}], ["v1/tokens", {"tokens": 1, "chunks": 1}]]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright import sync_api
+
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+def serve(route: Any) -> None:
+    path = WEB / route.request.url.removeprefix(f"{PLACE}/").partition("?")[0]
+    if path.is_file():
+        route.fulfill(body=path.read_text(), content_type=TYPES.get(path.suffix, "text/html"))
+    else:
+        route.fulfill(body="<!doctype html>" if path == WEB else "", content_type="text/html")
+
+
+@pytest.fixture
+def play(browser) -> Iterator[Callable[[str], Any]]:
+    """Runs a play, the body of an asynchronous function with the page's modules, in an empty page; what it returns."""
+    page = browser.new_page()
+    page.route("**/*", serve)
+    page.goto(f"{PLACE}/")
+    page.evaluate(PLAYED)
+    named = ["about", "draw", "form", "jobs", "notices", "pictures", "view", "xy"]
+    modules = " ".join(f"const {name} = await import('/state/{name}.js');" for name in named)
+    yield lambda body: page.evaluate(f"async () => {{ {modules} {body} }}")
+    page.close()
+
+
+@pytest.fixture
+def enter(browser) -> Iterator[Callable[..., Any]]:
+    """Opens the whole page, with what is kept in the browser and `jobs` in the gallery; nothing may go wrong in it."""
+    contexts, wrong = [], []
+
+    def opened(*jobs: str, kept: dict[str, str] | None = None, ready: Any = READY, **how: Any) -> Any:
+        contexts.append(browser.new_context(**how))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(30_000)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.route("**/*", serve)
+        drawn = ", ".join(f'job("{id}", "succeeded", 1, ["{id}"], {-at})' for at, id in enumerate(jobs))
+        lists = f'[["state=succeeded", {{ jobs: [{drawn}], next: null }}], ["?state=", nothing]]'
+        page.add_init_script(f"{PLAYED} window.ready = [...{json.dumps(ready)}, ...{lists}];")
+        page.add_init_script(f"for (const [name, text] of Object.entries({json.dumps(kept or {})})) localStorage.setItem(name, text);")
+        page.goto(f"{PLACE}/index.html")
+        page.get_by_label("Prompt", exact=True).wait_for()
+        page.evaluate("line.onopen()")
+        page.locator(".tile").nth(len(jobs) - 1).wait_for() if jobs else None
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def held(page: Any, key: str, times: int = 4) -> None:
+    """A key that is held down, as long as it takes to repeat itself."""
+    for _ in range(times):
+        page.keyboard.down(key)
+    page.keyboard.up(key)
+
+
+def asked(page: Any, words: str) -> list[str]:
+    """The open questions with these words."""
+    found: list[str] = page.evaluate("(words) => pause(50).then(() => waiting(words).map((one) => one.words))", words)
+    return found
+
+
+def test_what_was_deleted_is_deleted_at_once_and_before_the_session_ends(play):
+    found = play("""
+      jobs.reload();
+      await answer("GET", { jobs: [job("a", "succeeded", 1, ["1"]), job("b", "succeeded", 1, ["2", "3", "4"])], next: null });
+      jobs.discard(jobs.pictures.value.slice(0, 3));
+      about.signOut();
+      const deleted = asked.map((one) => one.words.split("v1/")[1]).sort();
+      await answer("jobs/a", {});
+      await answer("pictures/2", job("b", "succeeded", 2, ["3", "4"]));
+      const early = waiting("session").length;
+      await answer("pictures/3", job("b", "succeeded", 3, ["4"]));
+      await cut("session");
+      return [deleted, early, notices.notices.value.map((one) => one.kind)];
+    """)
+    assert found == [["jobs/a", "jobs/b/pictures/2", "jobs/b/pictures/3"], 0, ["error"]]
