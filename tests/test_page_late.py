@@ -152,3 +152,26 @@ def test_what_was_deleted_is_deleted_at_once_and_before_the_session_ends(play):
       return [deleted, early, notices.notices.value.map((one) => one.kind)];
     """)
     assert found == [["jobs/a", "jobs/b/pictures/2", "jobs/b/pictures/3"], 0, ["error"]]
+
+
+def test_a_key_that_is_held_down_deletes_one_picture_and_favours_it_once(enter):
+    page = enter("a", "b", "c")
+    page.locator(".tile-picture").first.focus()
+    held(page, "Delete")
+    assert page.locator(".tile").count() == 2
+    held(page, "f")
+    assert len(asked(page, "favourite")) == 1
+    page.keyboard.press("Enter")
+    page.locator(".tile-picture").first.dblclick()
+    held(page, "f")
+    assert len(asked(page, "favourite")) == 2
+
+
+def test_a_held_escape_cancels_one_job_and_one_in_the_search_none(enter):
+    page = enter()
+    page.evaluate("['a', 'b'].forEach((id) => news('job', job(id, 'queued', 1)))")
+    page.get_by_label("Search the prompts").press("Escape")
+    assert asked(page, "cancel") == []
+    page.locator("body").click()
+    held(page, "Escape")
+    assert len(asked(page, "cancel")) == 1

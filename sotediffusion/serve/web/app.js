@@ -106,10 +106,13 @@ function keyed(event) {
     return event.repeat ? null : draw();
   }
   if (event.defaultPrevented || view.dialog.value) return null;
-  if (event.key === "Escape") return cancelFirst();
+  if (event.key === "Escape") return meant(event) ? cancelFirst() : null;
   const typing = event.target.closest?.("input, textarea, select, [contenteditable]");
   return event.key === "?" && !typing ? open({ kind: "help" }) : null;
 }
+
+// Esc held down, in a search or in an input method is not meant for the drawing.
+const meant = (event) => !event.repeat && !event.isComposing && event.target.type !== "search";
 
 addEventListener("pagehide", flush);
 render(html`<${Page} /><${Notices} /><${Spoken} />`, document.getElementById("page"));

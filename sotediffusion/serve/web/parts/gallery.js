@@ -74,6 +74,7 @@ function Tile({ picture, on, stop }) {
 function keyed(event, list, all) {
   const tile = event.target.closest(".tile");
   if (!tile || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.repeat && !event.key.startsWith("Arrow")) return; // held a moment too long is still once
   const tiles = [...list.querySelectorAll(".tile")];
   const at = tiles.indexOf(tile);
   const picture = all.find((one) => one.name === tile.dataset.name);

@@ -21,8 +21,9 @@ export function Viewer({ name }) {
   }, [at]);
   if (at < 0) return null;
   const picture = all[at];
-  const keys = { ArrowLeft: () => go(-1), ArrowRight: () => go(1), f: () => favour(picture, !picture.favourite), z: () => setWhole(!whole) };
-  const key = (event) => !event.ctrlKey && !event.metaKey && keys[event.key]?.();
+  const arrows = { ArrowLeft: () => go(-1), ArrowRight: () => go(1) };
+  const letters = { f: () => favour(picture, !picture.favourite), z: () => setWhole(!whole) };
+  const key = (event) => !event.ctrlKey && !event.metaKey && (arrows[event.key] || (!event.repeat && letters[event.key]) || null)?.();
   const gone = (why) => {
     if (why) return shut();
     const next = all[at + 1] || all[at - 1];
