@@ -175,3 +175,99 @@ def test_a_held_escape_cancels_one_job_and_one_in_the_search_none(enter):
     page.locator("body").click()
     held(page, "Escape")
     assert len(asked(page, "cancel")) == 1
+
+
+STYLED = """
+  jobs.start();
+  about.load();
+  await answer("about", { models: [{ name: "m" }], prompts: {}, scopes: ["draw"] });
+  await answer("wildcards", { wildcards: {} });
+  form.form.prompt.value = "a cat";
+  form.form.chosenStyles.value = ["soft"];
+"""
+TOLD = 'await answer("styles", { styles: [{ name: "soft", prompt: "soft light" }] });'
+
+
+def test_an_order_waits_for_the_styles_and_is_of_the_form_at_the_press(play):
+    found = play(f"""{STYLED}
+      draw.draw();
+      form.form.prompt.value = "a dog";
+      await pause();
+      const early = waiting("POST").length;
+      {TOLD}
+      return [early, waiting("POST").map((one) => one.said.prompt)];
+    """)
+    assert found == [0, ["a cat, soft light"]]
+
+
+def test_styles_that_cannot_be_asked_for_again_stay(play):
+    found = play(f"""{STYLED} {TOLD}
+      line.onerror();
+      line.onopen();
+      await answer("about", {{ models: [{{ name: "m" }}], prompts: {{}}, scopes: ["draw"] }});
+      await cut("styles");
+      await cut("wildcards");
+      draw.draw();
+      await pause();
+      return taken("POST").said.prompt;
+    """)
+    assert found == "a cat, soft light"
+
+
+def test_an_answer_to_an_order_leaves_the_user_where_he_has_gone_meanwhile(play):
+    found = play(f"""{STYLED} {TOLD}
+      draw.draw();
+      view.show({{ name: "other" }});
+      view.view.room.value = "gallery";
+      await pause();
+      await answer("POST", job("a", "queued", 1));
+      const {{ room, shown, following }} = view.view;
+      return [room.value, shown.value, following.value];
+    """)
+    assert found == ["gallery", "other", "a"]
+
+
+def test_the_same_order_after_a_lost_answer_is_the_same_and_after_an_answer_another(play):
+    found = play(f"""{STYLED} {TOLD}
+      const keys = [];
+      const press = async () => {{
+        draw.draw();
+        await pause();
+        keys.push(waiting("POST").at(-1).key);
+      }};
+      await press();
+      await press();
+      const words = notices.notices.value.at(-1).text;
+      await cut("POST");
+      await press();
+      await answer("POST", "<h1>Sign in to this network</h1>");
+      await press();
+      await answer("POST", job("a", "queued", 1));
+      await press();
+      return [words, keys.map((key) => keys.indexOf(key)), notices.notices.value.map((one) => one.text).join()];
+    """)
+    assert found[:2] == ["It is on its way to the server", [0, 0, 0, 0, 4]]
+    assert "cannot be reached" in found[2] and "is not this server" in found[2]
+
+
+def test_a_grid_is_of_the_form_at_the_press_survives_a_broken_line_and_ends_when_it_is_forgotten(play):
+    found = play(f"""{STYLED} {TOLD}
+      const real = setTimeout;
+      window.setTimeout = (run, time, ...more) => real(run, time === 5000 ? 0 : time, ...more);
+      const next = (field, text) => xy.drawGrid({{ field, text }}, {{ field: "none", text: "" }}).catch((error) => error.message);
+      next("guidance", "1, 2, 3");
+      form.form.prompt.value = "a dog";
+      const second = await next("steps", "1");
+      await pause();
+      const asks = [waiting("POST")[0]];
+      await cut("POST");
+      asks.push(waiting("POST")[0]);
+      await answer("POST", job("a", "queued", 1));
+      asks.push(waiting("POST")[0]);
+      xy.forgetGrid(xy.grids.value[0].id);
+      await answer("POST", job("b", "queued", 1));
+      return [asks.map((one) => [one.said.prompt, one.said.guidance, asks.findIndex(({{ key }}) => key === one.key)]), second, waiting("POST").length];
+    """)
+    prompt = "a cat, soft light"
+    assert found[0] == [[prompt, 1, 0], [prompt, 1, 0], [prompt, 2, 2]]
+    assert "still being sent" in found[1] and found[2] == 0

@@ -7,6 +7,8 @@ export const about = signal(null);
 export const trouble = signal(null); // why the server could not be asked
 export const styles = signal([]);
 export const wildcards = signal([]); // { name, values }; the server fills them in
+let told;
+export const stylesTold = new Promise((resolve) => (told = resolve)); // when the server has once been asked for its styles
 export const locked = computed(() => Boolean(about.value?.key && !about.value.scopes?.length));
 
 export async function load() {
@@ -29,13 +31,16 @@ export async function lookAgain() {
 
 document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && lookAgain());
 
+// What was known stays where the server cannot be asked.
 async function loadStyles() {
-  styles.value = (await get("styles").catch(() => ({}))).styles || [];
+  const found = await get("styles").catch(() => null);
+  if (found) styles.value = found.styles || [];
+  told();
 }
 
 async function loadWildcards() {
-  const { wildcards: found = {} } = await get("wildcards").catch(() => ({}));
-  wildcards.value = Object.entries(found).map(([name, values]) => ({ name, values }));
+  const found = await get("wildcards").catch(() => null);
+  if (found) wildcards.value = Object.entries(found.wildcards || {}).map(([name, values]) => ({ name, values }));
 }
 
 refused.addEventListener("key", () => !locked.value && load());

@@ -9,6 +9,11 @@ export class Refusal extends Error {
 
 export const refused = new EventTarget(); // tells "key" when the server wants one
 
+// Nobody knows what became of the question: the line broke, or a gateway waited in vain.
+export const unanswered = (error) => error.status === 0 || error.status >= 502;
+
+const PATIENCE = 60_000; // ms for an answer
+const LARGE = 1e6; // bytes to send that a slow line may need longer for
 const ROOT = new URL("api/v1/", document.baseURI);
 
 export async function call(method, path, body, headers = {}) {
@@ -20,18 +25,19 @@ export async function call(method, path, body, headers = {}) {
     options.body = JSON.stringify(body);
     options.headers["Content-Type"] = "application/json";
   }
-  let answer;
-  try {
-    answer = await fetch(new URL(path, ROOT), options);
-  } catch {
+  if ((body?.size ?? options.body?.length ?? 0) < LARGE) options.signal = AbortSignal.timeout(PATIENCE);
+  const answer = await fetch(new URL(path, ROOT), options).catch(() => {
     throw new Refusal(0, { code: "unreachable", message: "The server cannot be reached. Is it still running?" });
-  }
+  });
   if (answer.status === 401 && path !== "session") refused.dispatchEvent(new Event("key"));
   return answer.ok ? content(answer) : Promise.reject(await refusal(answer));
 }
 
 async function content(answer) {
-  return answer.status === 204 ? null : answer.json();
+  if (answer.status === 204) return null;
+  return answer.json().catch(() => {
+    throw new Refusal(0, { code: "foreign", message: "What answered is not this server, or was cut off. Does the network ask you to sign in?" });
+  });
 }
 
 async function refusal(answer) {

@@ -1,6 +1,6 @@
 // The settings of the next picture: one signal a field, kept on reload, and the way to an order and back.
 import { batch, computed, effect, signal } from "../vendor/ui.js";
-import { about, modelNamed, styles } from "./about.js";
+import { about, modelNamed, styles, stylesTold } from "./about.js";
 import { keep, recall } from "./kept.js";
 import { splitLoras, withStyles } from "./prompt-text.js";
 
@@ -67,24 +67,26 @@ addEventListener("pagehide", () => {
   keep("settings", Object.fromEntries(Object.entries(form).map(([name, field]) => [name, field.peek()])));
 });
 
-const chosen = () => allStyles.value.filter((style) => form.chosenStyles.value.includes(style.name));
-
-export function spoken(field, text = form[field].value || "") {
-  return withStyles(text, chosen(), field);
+export function spoken(field, text = form[field].value || "", names = form.chosenStyles.value) {
+  return withStyles(text, allStyles.value.filter((style) => names.includes(style.name)), field);
 }
 
-// The body of POST jobs. `changes` are fields that one picture of a grid has otherwise.
+// The body of POST jobs, of what is set when it is called for; only what the chosen styles say may have to be waited for.
+// `changes` are fields that one picture of a grid has otherwise.
 export async function order(changes = {}) {
-  const body = { model: form.model.value };
-  for (const name of FIELDS) if (form[name].value !== null && form[name].value !== "") body[name] = form[name].value;
+  const now = Object.fromEntries(Object.entries(form).map(([name, field]) => [name, field.value]));
+  const start = init.value;
+  await stylesTold;
+  const body = { model: now.model };
+  for (const name of FIELDS) if (now[name] !== null && now[name] !== "") body[name] = now[name];
   Object.assign(body, changes);
-  const said = splitLoras(spoken("prompt", changes.prompt ?? form.prompt.value ?? ""));
+  const said = splitLoras(spoken("prompt", body.prompt ?? "", now.chosenStyles));
   body.prompt = said.text;
-  body.negative = spoken("negative", changes.negative ?? form.negative.value ?? "");
-  const loras = [...form.loras.value, ...said.loras].filter((lora) => lora.name && lora.weight);
+  body.negative = spoken("negative", body.negative ?? "", now.chosenStyles);
+  const loras = [...now.loras, ...said.loras].filter((lora) => lora.name && lora.weight);
   if (loras.length) body.loras = loras;
-  delete body.strength;
-  if (init.value) Object.assign(body, { init: init.value.data, strength: changes.strength ?? form.strength.value });
+  if (start) body.init = start.data;
+  else delete body.strength;
   return body;
 }
 

@@ -1,9 +1,9 @@
 // The caller's jobs as the server tells of them: what is waiting or drawn now, what failed, and the gallery.
 import { batch, computed, signal } from "../vendor/ui.js";
+import { lookAgain } from "./about.js";
 import { follow, get, post, put, remove } from "./api.js";
-import { init, order, problem, form } from "./form.js";
 import { fail, note, say } from "./notices.js";
-import { label, phaseName, plural, sentence } from "./words.js";
+import { phaseName, plural } from "./words.js";
 
 const PAGE = 40;
 
@@ -47,6 +47,7 @@ const LIVE = ["queued", "running"];
 export function start() {
   return follow({
     open: () => {
+      if (!online.value) lookAgain();
       online.value = true;
       catchUp();
     },
@@ -179,39 +180,10 @@ function forget(id) {
   else reload();
 }
 
-// Order one job with what is set, `changes` over it. Throws Refusal. An order sent again (a broken line) stays one.
-export async function submit(changes = {}, key = crypto.randomUUID?.() || `${Date.now()}-${Math.random()}`) {
-  const job = await post("jobs", await order(changes), { "Idempotency-Key": key });
-  batch(() => {
-    problem.value = null;
-    mine.value = [...mine.value, job.id].slice(-200);
-    arrived(job);
-  });
-  return job;
-}
-
-export async function generate() {
-  if (!form.prompt.value?.trim()) {
-    problem.value = { field: "prompt", message: "Write what should be drawn, for example 1girl, solo, cat ears." };
-    return null;
-  }
-  try {
-    const job = await submit();
-    job.notes?.forEach((text) => note(sentence(text)));
-    say(job.position ? `In the queue, ${plural(job.position, "job")} before it` : "In the queue");
-    return job;
-  } catch (error) {
-    refused(error);
-    return null;
-  }
-}
-
-export function refused(error) {
-  const wait = error.status === 429 && error.retryAfter ? ` Try again in ${error.retryAfter} s.` : "";
-  const own = error.field && error.field in { ...form, init };
-  if (own) problem.value = { field: error.field, message: error.message };
-  note(`${own ? `${label(error.field)}: ` : ""}${error.message}${wait}`, { kind: "error" });
-  if (own) document.getElementById(error.field)?.scrollIntoView({ block: "nearest" });
+// A job that this page has ordered.
+export function ordered(job) {
+  mine.value = [...mine.value, job.id].slice(-200);
+  arrived(job);
 }
 
 export const cancel = (id) => act(async () => arrived(await post(`jobs/${id}/cancel`)));

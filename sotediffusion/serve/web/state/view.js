@@ -35,11 +35,16 @@ export function show(picture) {
   view.wide.value = false;
 }
 
-export function watch(job) {
+// To what is being drawn.
+export function toStage() {
   view.shown.value = null;
-  view.following.value = job.id;
   view.room.value = "stage";
   view.wide.value = false;
+}
+
+export function watch(job) {
+  toStage();
+  view.following.value = job.id;
 }
 
 export function turnTheme() {

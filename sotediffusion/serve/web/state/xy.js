@@ -1,9 +1,10 @@
 // X/Y grids: one job for each pair of values, all with one seed, and the sheet they make together.
 import { computed, signal } from "../vendor/ui.js";
 import { about } from "./about.js";
-import { get } from "./api.js";
-import { form } from "./form.js";
-import { live, refused, remember, seen, submit } from "./jobs.js";
+import { get, unanswered } from "./api.js";
+import { newKey, refused, submit } from "./draw.js";
+import { form, order } from "./form.js";
+import { live, remember, seen } from "./jobs.js";
 import { keep, recall } from "./kept.js";
 import { note } from "./notices.js";
 import { LABELS, valueWords } from "./words.js";
@@ -63,46 +64,55 @@ function change(field, value, values) {
   return { prompt: prompt.replaceAll(values[0], () => value) };
 }
 
+let sending = null; // the id of the grid whose orders are on their way
+
+// All orders are of what is set when this is called, however long it takes until the last is sent.
 export async function drawGrid(x, y) {
+  if (there(sending)) throw new Error("The last grid is still being sent; forget it, or wait until all its pictures are ordered.");
   const columns = valuesOf(x.field, x.text);
   const rows = valuesOf(y.field, y.text);
   if (columns.length * rows.length > MOST) throw new Error(`${columns.length * rows.length} pictures are too many; at most ${MOST} make a grid.`);
   if (x.field === y.field && x.field !== "none") throw new Error("Both axes change the same setting; choose another one.");
-  const orders = rows.map((row) => columns.map((column) => ({ count: 1, seed: form.seed.value ?? seed(), ...change(x.field, column, columns), ...change(y.field, row, rows) })));
-  const one = orders[0][0].seed;
+  const one = form.seed.value ?? seed();
+  const orders = rows.map((row) => columns.map((column) => order({ count: 1, seed: one, ...change(x.field, column, columns), ...change(y.field, row, rows) })));
   const grid = { id: Date.now(), x: { field: x.field, values: columns }, y: { field: y.field, values: rows }, jobs: rows.map(() => columns.map(() => null)) };
   kept([grid, ...grids.value]);
-  for (const [row, line] of orders.entries()) {
-    for (const [column, changes] of line.entries()) {
-      const seeded = x.field === "seed" || y.field === "seed" ? changes : { ...changes, seed: one };
-      const job = await patient(seeded);
-      if (!job) return grid;
-      place(grid.id, row, column, job.id);
-    }
-  }
-  return grid;
+  sending = grid.id;
+  await send(grid.id, orders);
+  if (sending === grid.id) sending = null;
 }
 
+async function send(id, orders) {
+  for (const [row, line] of orders.entries()) {
+    for (const [column, body] of line.entries()) {
+      const job = await patient(id, await body);
+      if (!job) return;
+      place(id, row, column, job.id);
+    }
+  }
+}
+
+const there = (id) => grids.value.some((grid) => grid.id === id);
 const seed = () => Math.floor(Math.random() * 2 ** 32);
 
 function place(id, row, column, job) {
   kept(grids.value.map((grid) => (grid.id === id ? { ...grid, jobs: grid.jobs.map((line, at) => (at === row ? line.with(column, job) : line)) } : grid)));
 }
 
-// A full queue is waited for; any other refusal ends the grid.
-async function patient(changes) {
-  for (;;) {
+// A full queue and a broken line are waited for; any other refusal ends the grid, and so does forgetting it.
+async function patient(id, body) {
+  const key = newKey();
+  while (there(id)) {
     try {
-      return await submit(changes);
+      return await submit(body, key);
     } catch (error) {
-      if (error.status !== 429) {
-        refused(error);
-        return null;
-      }
-      note(`The queue is full; the grid goes on in ${error.retryAfter || 5} s`);
-      await new Promise((resolve) => setTimeout(resolve, (error.retryAfter || 5) * 1000));
+      if (error.status !== 429 && !unanswered(error)) return void refused(error);
+      const wait = error.retryAfter || 5;
+      note(`${error.status === 429 ? "The queue is full" : "The server does not answer"}; the grid goes on in ${wait} s`);
+      await new Promise((resolve) => setTimeout(resolve, wait * 1000));
     }
   }
+  return null;
 }
 
 export const forgetGrid = (id) => kept(grids.value.filter((grid) => grid.id !== id));
