@@ -271,3 +271,48 @@ def test_a_grid_is_of_the_form_at_the_press_survives_a_broken_line_and_ends_when
     prompt = "a cat, soft light"
     assert found[0] == [[prompt, 1, 0], [prompt, 1, 0], [prompt, 2, 2]]
     assert "still being sent" in found[1] and found[2] == 0
+
+
+def offered(page: Any, words: str, tags: list[dict[str, Any]]) -> None:
+    page.get_by_label("Prompt", exact=True).press_sequentially(words)
+    page.evaluate("(tags) => pause().then(() => { while (waiting('v1/tags').length) answer('v1/tags', { tags }); return pause(); })", tags)
+
+
+CAT = {"name": "cat_ears", "category": 0, "count": 1}
+
+
+def test_offers_of_an_earlier_word_or_of_another_place_are_not_taken(enter):
+    page = enter()
+    box, options = page.get_by_label("Prompt", exact=True), page.locator("#prompt-completions li")
+    offered(page, "cat", [CAT])
+    assert options.all_inner_texts()[0].startswith("cat ears")
+    page.keyboard.type("c")
+    page.keyboard.press("Tab")
+    assert box.input_value() == "a hat, catc"
+    box.fill("a hat, ")
+    offered(page, "cat", [CAT])
+    page.keyboard.type("_e")
+    page.keyboard.press("Tab")
+    assert box.input_value() == "a hat, cat ears, "
+    offered(page, "cat", [CAT])
+    assert options.count() == 1
+    page.keyboard.press("ArrowLeft")
+    page.evaluate("pause()")
+    assert options.count() == 0
+
+
+def test_wildcards_that_come_late_are_offered_for_what_is_typed_already(enter):
+    page = enter(ready=[one for one in READY if "wildcards" not in one[0]])
+    page.get_by_label("Prompt", exact=True).press_sequentially("__ha")
+    page.evaluate("answer('wildcards', { wildcards: { hair: ['red'] } })")
+    assert page.locator("#prompt-completions li").all_inner_texts()[0].startswith("__hair__")
+
+
+def test_an_own_style_stands_instead_of_the_servers_and_tokens_are_counted_anew_when_styles_come(enter):
+    kept = {"sote.settings": json.dumps({"styles": [{"name": "soft", "prompt": "mine", "negative": ""}], "chosenStyles": ["soft", "loud"]})}
+    page = enter(kept=kept, ready=[one for one in READY if one[0] not in ("v1/styles", "v1/tokens")])
+    page.wait_for_function("waiting('v1/tokens').length")
+    page.evaluate("answer('v1/styles', { styles: [{ name: 'soft', prompt: 'theirs' }, { name: 'loud', prompt: 'loud' }] })")
+    page.wait_for_function("waiting('v1/tokens').length >= 3")
+    assert page.evaluate("waiting('v1/tokens').some((one) => one.said.text === 'a hat, loud, mine')")
+    assert page.get_by_role("button", name="soft", exact=True).count() == 1

@@ -2,13 +2,14 @@
 import { html, useEffect, useRef, useState } from "../vendor/ui.js";
 import { get, post } from "../state/api.js";
 import { wildcards } from "../state/about.js";
-import { form, problem, spoken } from "../state/form.js";
+import { allStyles, form, problem, spoken } from "../state/form.js";
 import { say } from "../state/notices.js";
 import { reweigh, splitLoras, wordAt, written } from "../state/prompt-text.js";
 import { plural, short } from "../state/words.js";
 import { Problem } from "./fields.js";
 
 const CATEGORIES = { 0: "general", 1: "artist", 3: "series", 4: "character", 5: "meta", 9: "rating" };
+const AWAY = ["ArrowLeft", "ArrowRight", "Home", "End"]; // to another word, perhaps
 const MOST = 12;
 
 export function PromptBox({ name, label, rows, placeholder }) {
@@ -66,7 +67,7 @@ function useTokens(name) {
       stale = true;
       clearTimeout(timer);
     };
-  }, [text, form.chosenStyles.value]);
+  }, [text, form.chosenStyles.value, form.model.value, allStyles.value]);
   return count;
 }
 
@@ -83,8 +84,11 @@ function useCompletion(box, name) {
     const { text } = wordAt(value, caret);
     const turn = ++asked.current;
     if (text.trim().length < 2 || /[\s,]$/.test(text)) return setTags([]);
+    const other = (tag) => written(tag.name) !== text;
+    setTags(tags.filter((tag) => other(tag) && suits(tag, text))); // until the answer comes, nothing of an earlier word
+    setAt(0);
     const offered = text.startsWith("__") ? lists(text.slice(2)) : await ask(text);
-    const found = offered.filter((tag) => written(tag.name) !== text);
+    const found = offered.filter(other);
     if (turn !== asked.current) return;
     setTags(found);
     setAt(0);
@@ -97,6 +101,9 @@ function useCompletion(box, name) {
     form[name].value = box.current.value;
     hide();
   };
+  useEffect(() => {
+    if (document.activeElement === box.current && wordAt(box.current.value, box.current.selectionStart).text.startsWith("__")) look();
+  }, [wildcards.value]); // they may come when their first letters are typed already
   const keys = {
     ArrowDown: () => setAt((at + 1) % tags.length),
     ArrowUp: () => setAt((at - 1 + tags.length) % tags.length),
@@ -105,7 +112,7 @@ function useCompletion(box, name) {
     Escape: hide,
   };
   const onKey = (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) hide();
+    if (AWAY.includes(event.key) || (event.key === "Enter" && (event.ctrlKey || event.metaKey))) hide();
     if (!tags.length || event.ctrlKey || event.metaKey || event.shiftKey || event.isComposing || !keys[event.key]) return false;
     event.preventDefault();
     event.stopPropagation();
@@ -115,9 +122,11 @@ function useCompletion(box, name) {
   return { tags, at, look, hide, take, onKey };
 }
 
+const plain = (text) => text.trim().toLowerCase().replaceAll(" ", "_").replaceAll("\\", "");
+const suits = (tag, text) => [tag.name, tag.alias, tag.shown].some((name) => name && plain(name).includes(plain(text)));
+
 async function ask(text) {
-  const words = encodeURIComponent(text.trim().replaceAll(" ", "_").replaceAll("\\", ""));
-  const { tags = [] } = await get(`tags?q=${words}&limit=${MOST}`).catch(() => ({}));
+  const { tags = [] } = await get(`tags?q=${encodeURIComponent(plain(text))}&limit=${MOST}`).catch(() => ({}));
   return tags;
 }
 

@@ -24,7 +24,11 @@ export const measures = computed(() => ({
   width: form.width.value ?? model.value?.width ?? 1024,
   height: form.height.value ?? model.value?.height ?? 1536,
 }));
-export const allStyles = computed(() => [...styles.value, ...form.styles.value.map((style) => ({ ...style, own: true }))]);
+// The server's styles and one's own; an own one stands instead of the server's of that name.
+export const allStyles = computed(() => {
+  const own = form.styles.value.map((style) => ({ ...style, own: true }));
+  return [...styles.value.filter((style) => !own.some((one) => one.name === style.name)), ...own];
+});
 
 export function usual(name) {
   const { defaults = {}, prompts = {} } = about.value || {};
