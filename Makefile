@@ -24,7 +24,7 @@ test: check
 
 test-system: $(VENV)/.installed-system
 	npm ci --silent --prefix tests/clients
-	$(BIN)/python -m pytest -q -n 2 -m system
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m system
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -50,8 +50,7 @@ class Server:
     def __init__(self, folder: Path, model: str, settings: Sequence[str] = ()):
         folder.mkdir(exist_ok=True)
         self.log = folder / "log"
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         sets = [word for setting in settings for word in ("-s", setting)]
         words = [sys.executable, "-m", "sotediffusion.cli.main", "serve", "--model", model, "--port", str(self.port)]
         self.words = [*words, "--data", str(folder), *sets]
@@ -113,6 +112,14 @@ class Server:
         """MiB of each process."""
         ids = {"server": self.process.pid, "worker": self.worker()}
         return {name: size for name, id in ids.items() if id is not None and (size := resident(id))}
+
+
+def free_port() -> int:
+    """A port that nobody listens on, and below those that a system gives to whoever asks for any."""
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 100):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise RuntimeError("none of a hundred ports from 20000 to 32000 is free")
 
 
 def resident(id: int) -> float:

@@ -25,7 +25,7 @@ class Server:
 
     def start(self):
         """Starts it; it dies with the process that runs the tests, however that one dies."""
-        options = {"listen_addresses": "", "unix_socket_directories": str(self.folder), "fsync": "off", "max_connections": "40"}
+        options = {"listen_addresses": "", "unix_socket_directories": str(self.folder), "fsync": "off", "max_connections": "200"}
         command = ["setpriv", "--pdeathsig", "QUIT", self.programs / "postgres", "-D", self.folder / "data"]
         settings = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
         log = open(self.folder / "log", "ab")

@@ -154,7 +154,7 @@ def test_the_whole_chain_on_ray_gives_what_one_machine_gives(made, pile):
     pytest.importorskip("ray", reason="the extra [cluster] is not installed")
     place = pile.parent / "on-ray"
     run = [sys.executable, "-m", "sotediffusion.cli.main", "curate", "run"]  # Ray keeps the token that it is imported with
-    command = [*run, pile, "--out", place, "--preset", "miniature", "--workers", "4", "--ray", "local"]
+    command = [*run, pile, "--out", place, "--preset", "miniature", "--workers", "3", "--ray", "local"]
     done = subprocess.run(command, env={**os.environ, "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}, capture_output=True, text=True)
     assert "version v1" in done.stdout, done.stderr
     found, expected = by_path(None, out=place), by_path(None, "v1", out=made)

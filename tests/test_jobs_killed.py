@@ -23,7 +23,7 @@ def lines(path):
 
 
 def until(reached):
-    end = time.monotonic() + 60
+    end = time.monotonic() + 600
     while not reached():
         assert time.monotonic() < end
         time.sleep(0.005)

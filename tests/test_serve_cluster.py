@@ -30,6 +30,9 @@ __all__ = ["model"]  # a fixture
 
 # Ray reads these when it is imported, and keeps the token for as long as the process lives.
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_prestart_worker_first_driver": "0"}
+# A busy machine takes longer than Ray waits for, and its memory is not this cluster's alone.
+os.environ |= {"RAY_gcs_server_port_wait_time_s": "300", "RAY_agent_register_timeout_ms": "300000"}
+os.environ |= {"RAY_worker_register_timeout_seconds": "300", "RAY_memory_monitor_refresh_ms": "0"}
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
@@ -69,7 +72,9 @@ def address() -> Iterator[str]:
     from ray.cluster_utils import Cluster
 
     bare = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True, "object_store_memory": 2**27}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "num_gpus": 0, **bare})
+    cluster = Cluster()
+    node = cluster.add_node(wait=False, num_cpus=4, num_gpus=0, **bare)
+    cluster._wait_for_node(node, timeout=300)
     yield cluster.address
     cluster.shutdown()
 
@@ -92,11 +97,13 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, jobs: str, model: Path) -> Place:
+def place(tmp_path: Path, jobs: str, model: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    for patience in ("ANSWER_S", "PLACEMENT_S"):
+        monkeypatch.setattr(replicas, patience, 600.0)
     return Place(tmp_path, jobs, model)
 
 
-def until(replicas: Replicas, true: Callable[[], bool], seconds: float = 300) -> None:
+def until(replicas: Replicas, true: Callable[[], bool], seconds: float = 900) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, replicas.trouble or "it did not come to pass"
@@ -163,5 +170,5 @@ def test_a_gateway_without_worker_serves_what_the_cluster_draws(
         content = door.get(job["pictures"][0]["url"]).content
         assert open_picture(content).size == (64, 64)
         first.terminate()
-        assert first.wait(120) == 0
+        assert first.wait(600) == 0
         assert door.get("/readyz").status_code == 200

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import shutil
 import socket
 import tempfile
 import threading
@@ -157,7 +158,8 @@ class Site:
 def quick_folder() -> Iterator[Path]:
     """A folder in memory where there is one: many commits, and no power cut among them."""
     memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None, ignore_cleanup_errors=True) as folder:
+    roomy = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 4 * 2**30
+    with tempfile.TemporaryDirectory(dir=memory if roomy else None, ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 

@@ -3,6 +3,7 @@ import { fal, ApiError, ValidationError } from "@fal-ai/client";
 
 const app = "fal-ai/stable-cascade/sote-diffusion";
 const small = { prompt: "1girl, cat ears", image_size: { width: 128, height: 128 }, seed: 5, first_stage_steps: 4, second_stage_steps: 4 };
+const seen = { ...small, first_stage_steps: 50 }; // long enough that a busy machine sees it drawn
 const long = { ...small, num_images: 4, first_stage_steps: 50, second_stage_steps: 24 };
 
 fal.config({ proxyUrl: { url: `${process.env.SOTE_URL}/api/fal/proxy`, when: "always" } });
@@ -27,7 +28,7 @@ told.subscribe = { seed: polled.data.seed, id: polled.requestId, states: [...sta
 const watched = await fal.subscribe(app, { input: small, mode: "streaming", onQueueUpdate: () => {} });
 told.watched = { seed: watched.data.seed };
 
-const stream = await fal.stream(app, { input: small });
+const stream = await fal.stream(app, { input: seen });
 let events = 0;
 for await (const _ of stream) events += 1;
 told.stream = { events, seed: (await stream.done()).seed };

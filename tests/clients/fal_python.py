@@ -10,6 +10,7 @@ SMALL = {
     "prompt": "1girl, cat ears", "image_size": {"width": 128, "height": 128}, "seed": 5,
     "first_stage_steps": 4, "second_stage_steps": 4,
 }  # fmt: skip
+SEEN = SMALL | {"first_stage_steps": 50}  # long enough that a busy machine sees it drawn
 LONG = SMALL | {"num_images": 4, "first_stage_steps": 50, "second_stage_steps": 24}
 
 
@@ -33,7 +34,7 @@ def main():
     result = fal_client.subscribe(APP, SMALL, with_logs=True, on_queue_update=lambda one: states.append(type(one).__name__))
     told["subscribe"] = {"seed": result["seed"], "states": sorted(set(states))}
 
-    told["stream"] = [event.get("status", "output") for event in fal_client.stream(APP, SMALL)]
+    told["stream"] = [event.get("status", "output") for event in fal_client.stream(APP, SEEN)]
 
     handle = fal_client.submit(APP, LONG)
     told["before"] = type(handle.status()).__name__
