@@ -136,6 +136,10 @@ def test_what_is_decided_on_the_review_page_is_downloaded_taken_in_and_gone_by(m
     apart.get_by_label("the same picture as the kept one").uncheck()
     assert page.locator("#count").inner_text() == f"2 of {groups.count()} decided"
     keep(page, "review-decided")
+    page.reload()
+    assert page.locator("#count").inner_text() == f"2 of {groups.count()} decided", "a closed page loses no decision"
+    assert other.get_by_label("keep this one").is_checked()
+    assert not apart.get_by_label("the same picture as the kept one").is_checked()
     with page.expect_download() as download:
         page.get_by_role("button", name="Download verdicts.json").click()
     download.value.save_as(tmp_path / "verdicts.json")

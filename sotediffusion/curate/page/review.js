@@ -28,6 +28,38 @@ function decide(section) {
   paint(section);
 }
 
+// What was decided outlives a closed page, in the browser's own storage; without that the page works and forgets.
+const DECIDED = `sote review ${location.pathname}`;
+
+function keep() {
+  const decided = sections.filter((section) => section.classList.contains("done"));
+  const said = decided.map((section) => members(section).map(({ sha, kept, same }) => [sha, kept, same]));
+  try {
+    localStorage.setItem(DECIDED, JSON.stringify(said));
+  } catch {
+    // full or forbidden
+  }
+}
+
+function recall() {
+  let groups;
+  try {
+    groups = new Map(JSON.parse(localStorage.getItem(DECIDED)).map((group) => [group.map(([sha]) => sha).join(), group]));
+  } catch {
+    return; // none, or none that can be read
+  }
+  for (const section of sections) {
+    const all = members(section);
+    const group = groups.get(all.map(({ sha }) => sha).join());
+    if (!group) continue;
+    all.forEach(({ figure }, at) => {
+      figure.querySelector("input[type=radio]").checked = group[at][1];
+      figure.querySelector("input[type=checkbox]").checked = group[at][2];
+    });
+    section.classList.add("done");
+  }
+}
+
 function verdicts() {
   const same = new Map(), different = new Map(), keep = new Set();
   const note = (pairs, one, other) => {
@@ -48,16 +80,22 @@ function verdicts() {
   return { format: document.body.dataset.format, same: sorted(same), different: sorted(different), keep: [...keep].sort() };
 }
 
+function settle(...those) {
+  those.forEach(decide);
+  keep();
+}
+
+recall();
 for (const section of sections) {
-  section.addEventListener("change", () => decide(section));
-  section.querySelector(".confirm").addEventListener("click", () => decide(section));
+  section.addEventListener("change", () => settle(section));
+  section.querySelector(".confirm").addEventListener("click", () => settle(section));
   paint(section);
 }
-document.getElementById("agree").addEventListener("click", () => sections.forEach(decide));
+document.getElementById("agree").addEventListener("click", () => settle(...sections));
 document.getElementById("save").addEventListener("click", () => {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([JSON.stringify(verdicts(), null, 1) + "\n"], { type: "application/json" }));
   link.download = "verdicts.json";
   link.click();
-  URL.revokeObjectURL(link.href);
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000); // some browsers have not begun to read it yet
 });
