@@ -316,3 +316,80 @@ def test_an_own_style_stands_instead_of_the_servers_and_tokens_are_counted_anew_
     page.wait_for_function("waiting('v1/tokens').length >= 3")
     assert page.evaluate("waiting('v1/tokens').some((one) => one.said.text === 'a hat, loud, mine')")
     assert page.get_by_role("button", name="soft", exact=True).count() == 1
+
+
+def test_what_is_told_of_an_order_before_its_answer_leaves_no_ghost_and_its_end_is_said(play):
+    found = play(f"""{STYLED} {TOLD}
+      const order = async (id, ...told) => {{
+        draw.draw();
+        await pause();
+        told.forEach((one) => news("job", one));
+        await answer("POST", job(id, "queued", 1));
+      }};
+      await order("a", job("a", "queued", 1), job("a", "running", 2), {{ ...job("a", "failed", 3), error: {{ message: "broken" }} }});
+      await order("b", job("b", "succeeded", 3, ["b"]));
+      news("job", job("b", "running", 2));
+      await order("c", job("c", "running", 3));
+      const cancelled = jobs.live.value.get("c");
+      (await import("/state/acts.js")).cancel("c");
+      await answer("cancel", job("c", "cancelled", 5));
+      news("job", job("c", "running", 4));
+      return [[...jobs.live.value.keys()], cancelled.state, jobs.failed.value.map((one) => one.id),
+              notices.notices.value.map((one) => one.text), form.form.lastSeed.value];
+    """)
+    assert found == [[], "running", ["a"], ["It failed: broken"], 1]
+
+
+def test_what_became_of_jobs_while_the_page_slept_is_asked_for(play):
+    found = play(f"""{STYLED} {TOLD}
+      draw.draw();
+      await pause();
+      await answer("POST", job("a", "queued", 1));
+      news("job", job("b", "queued", 1));
+      line.onopen();
+      await answer("state=running", nothing);
+      await answer("state=queued", nothing);
+      await answer("jobs/b", {{ error: {{ message: "gone" }} }}, 404);
+      await answer("jobs/a", {{ ...job("a", "failed", 3), error: {{ message: "broken" }} }});
+      return [[...jobs.live.value.keys()], jobs.failed.value.map((one) => one.id), notices.notices.value.map((one) => one.text)];
+    """)
+    assert found == [[], ["a"], ["It failed: broken"]]
+
+
+def test_a_reconnect_keeps_what_was_loaded_of_the_gallery_but_not_what_was_deleted(play):
+    found = play("""
+      const drawn = (...ids) => ids.map((id) => job(id, "succeeded", 1, [id], Number(id)));
+      jobs.start();
+      line.onopen();
+      await answer("state=succeeded", { jobs: drawn("9", "8", "7"), next: "7" });
+      jobs.loadMore();
+      await answer("before=7", { jobs: drawn("6", "5"), next: "5" });
+      line.onopen();
+      await answer("state=succeeded", { jobs: drawn("10", "9", "7"), next: "7" });
+      const first = [jobs.gallery.value.map((one) => one.id), jobs.more.value];
+      jobs.search.value = "cat";
+      line.onopen();
+      await answer("q=cat", { jobs: drawn("7", "4"), next: "4" });
+      return [first, [jobs.gallery.value.map((one) => one.id), jobs.more.value]];
+    """)
+    assert found == [[["10", "9", "7", "6", "5"], "5"], [["7", "4"], "4"]]
+
+
+def test_a_gallery_that_could_not_be_asked_for_is_asked_for_again_and_not_called_empty(play):
+    found = play("""
+      const real = setTimeout;
+      window.setTimeout = (run, time, ...more) => real(run, time === 5000 ? 0 : time, ...more);
+      const first = jobs.loading.value;
+      jobs.search.value = "cat";
+      jobs.start();
+      line.onopen();
+      await cut("q=cat");
+      await answer("q=cat", { error: { message: "busy" } }, 503);
+      const between = jobs.loading.value;
+      await answer("q=cat", { jobs: [job("a", "succeeded", 1, ["a"])], next: "a" });
+      jobs.loadMore();
+      await answer("before=a", { error: { field: "before", message: "no such job" } }, 422);
+      await answer("q=cat", nothing);
+      return [first, between, jobs.loading.value, jobs.gallery.value.length, notices.notices.value.length];
+    """)
+    assert found == [True, True, False, 0, 1]

@@ -1,8 +1,9 @@
 // The page: header, three rooms (compose, stage, gallery), footer, and what floats over them.
 import { html, render, useEffect } from "./vendor/ui.js";
 import { about, load, locked, signOut, trouble } from "./state/about.js";
+import { cancelFirst } from "./state/acts.js";
 import { form } from "./state/form.js";
-import { cancelFirst, online, queue, start } from "./state/jobs.js";
+import { online, queue, start } from "./state/jobs.js";
 import { alarm, flush, spokenLine } from "./state/notices.js";
 import { draw } from "./state/draw.js";
 import { fraction } from "./state/words.js";

@@ -1,8 +1,9 @@
 // The left panel: what to draw, from the prompt down to the button.
 import { html, useState } from "../vendor/ui.js";
 import { about, sizesOf } from "../state/about.js";
+import { cancelFirst } from "../state/acts.js";
 import { allStyles, form, measures, model, reset, usual } from "../state/form.js";
-import { cancelFirst, queue } from "../state/jobs.js";
+import { queue } from "../state/jobs.js";
 import { note } from "../state/notices.js";
 import { chooseTag, tagsOf } from "../state/prompt-text.js";
 import { PRESETS, SAMPLERS, SCHEDULES, sentence, size } from "../state/words.js";

@@ -1,7 +1,8 @@
 // The gallery: all pictures of the caller, the latest first; search, favourites, marking, and the way back to each.
 import { html, useEffect, useRef } from "../vendor/ui.js";
 import { about } from "../state/about.js";
-import { discard, favour, favouritesOnly, loadMore, loading, more, pictures, reload, search } from "../state/jobs.js";
+import { favour } from "../state/acts.js";
+import { discard, favouritesOnly, loadMore, loading, more, pictures, reload, search } from "../state/jobs.js";
 import { download } from "../state/pictures.js";
 import { plural } from "../state/words.js";
 import { open, show, shownName, view } from "../state/view.js";
@@ -37,8 +38,8 @@ function Tiles() {
   const all = pictures.value;
   const now = shownName.value;
   const key = (event) => keyed(event, list.current, all);
-  if (!all.length) return html`<p class="nothing hint">${nothing()}</p>`;
-  const first = all.some((picture) => picture.name === now) ? now : all[0].name;
+  if (!all.length && !more.value) return html`<p class="nothing hint">${nothing()}</p>`;
+  const first = all.some((picture) => picture.name === now) ? now : all[0]?.name;
   return html`<ul class="tiles" ref=${list} onKeyDown=${key} aria-label="Pictures">
     ${all.map((picture) => html`<${Tile} key=${picture.name} picture=${picture} on=${picture.name === now} stop=${picture.name === first} />`)}
     ${more.value && html`<${More} />`}

@@ -1,6 +1,6 @@
 // One picture on the page, small ones as small files; where its address has expired it is asked for again.
 import { html, useState } from "../vendor/ui.js";
-import { refresh } from "../state/jobs.js";
+import { refresh } from "../state/acts.js";
 
 export function Picture({ picture, alt, width, ...rest }) {
   const [tried, setTried] = useState(null);

@@ -1,6 +1,7 @@
 // The queue: what is drawn now, what waits and in which order, what failed.
 import { html, useState } from "../vendor/ui.js";
-import { cancel, cancelAll, failed, move, queue } from "../state/jobs.js";
+import { cancel, cancelAll, move } from "../state/acts.js";
+import { failed, queue } from "../state/jobs.js";
 import { percent, plural, progressLine, size } from "../state/words.js";
 import { watch } from "../state/view.js";
 import { IconButton } from "./icons.js";

@@ -1,8 +1,9 @@
 // The stage: what is being drawn, as far as it is, or one finished picture and what can be done with it.
 import { html, useEffect, useRef } from "../vendor/ui.js";
 import { about } from "../state/about.js";
+import { cancel, favour } from "../state/acts.js";
 import { begun, form, take, usual } from "../state/form.js";
-import { cancel, discard, favour, seenPictures } from "../state/jobs.js";
+import { discard, seenPictures } from "../state/jobs.js";
 import { note } from "../state/notices.js";
 import { download, startFromPicture } from "../state/pictures.js";
 import { fraction, number, progressLine, seconds, size } from "../state/words.js";

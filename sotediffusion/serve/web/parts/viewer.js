@@ -1,6 +1,7 @@
 // One picture in full size with all its settings; arrows go to its neighbours.
 import { html, useEffect, useState } from "../vendor/ui.js";
-import { favour, loadMore, pictures, seenPictures } from "../state/jobs.js";
+import { favour } from "../state/acts.js";
+import { loadMore, pictures, seenPictures } from "../state/jobs.js";
 import { note } from "../state/notices.js";
 import { label, number, size, valueWords, when } from "../state/words.js";
 import { open, show, shut } from "../state/view.js";

@@ -1,7 +1,7 @@
 // The caller's jobs as the server tells of them: what is waiting or drawn now, what failed, and the gallery.
 import { batch, computed, signal } from "../vendor/ui.js";
 import { lookAgain } from "./about.js";
-import { follow, get, post, put, remove } from "./api.js";
+import { follow, get, remove } from "./api.js";
 import { fail, note, say } from "./notices.js";
 import { phaseName, plural } from "./words.js";
 
@@ -12,7 +12,7 @@ export const failed = signal([]); // ended without pictures, until dismissed
 export const gallery = signal([]); // jobs with pictures, the latest first, as far as they are loaded and searched for
 export const seen = signal(new Map()); // all jobs with pictures that were told of, by id, whatever the gallery shows now
 export const more = signal(null); // where the gallery goes on
-export const loading = signal(false);
+export const loading = signal(true); // or still to be asked for
 export const search = signal("");
 export const favouritesOnly = signal(false);
 export const online = signal(true);
@@ -31,12 +31,21 @@ function picturesOf(jobs) {
   return all.filter((picture) => !hidden.value.has(picture.name));
 }
 
+const last = new Map(); // jobs as they were last heard of, by id
+const HEARD = 5000; // of them at most
+
+// Whether that is not overtaken by what was heard of the job before.
+function latest(job) {
+  if (last.get(job.id)?.version > job.version) return false;
+  last.delete(job.id);
+  last.set(job.id, job);
+  if (last.size > HEARD) last.delete(last.keys().next().value);
+  return true;
+}
+
 export function remember(jobs) {
   const now = new Map(seen.value);
-  for (const job of jobs) {
-    if (now.get(job.id)?.version > job.version) continue; // an answer that was overtaken
-    job.pictures?.length ? now.set(job.id, job) : now.delete(job.id);
-  }
+  for (const job of jobs.filter(latest)) job.pictures?.length ? now.set(job.id, job) : now.delete(job.id);
   seen.value = now;
 }
 
@@ -50,6 +59,7 @@ export function start() {
       if (!online.value) lookAgain();
       online.value = true;
       catchUp();
+      refreshGallery();
     },
     lost: () => {
       online.value = false;
@@ -73,40 +83,63 @@ async function catchUp() {
   try {
     const asked = await Promise.all(LIVE.map((state) => get(`jobs?state=${state}&limit=200`))); // all that wait may be newer than what runs
     if (since !== told) return; // asked again meanwhile
-    const now = asked.flatMap(({ jobs }) => jobs).filter((job) => !told.has(job.id));
-    live.value = new Map([...now, ...[...live.value.values()].filter((job) => told.has(job.id))].map((job) => [job.id, job]));
-    if (!gallery.value.length || !search.value) await reload();
+    const now = asked.flatMap(({ jobs }) => jobs).filter((job) => !told.has(job.id)).filter(latest);
+    const unheard = [...live.value.keys()].filter((id) => !told.has(id) && !now.some((job) => job.id === id));
+    live.value = new Map([...live.value, ...now.map((job) => [job.id, job])]);
+    unheard.forEach(lookAfter);
   } catch (error) {
     if (error.status !== 401) fail(error);
   }
 }
 
+// What became of a job that is no longer live.
+const lookAfter = (id) => get(`jobs/${id}`).then(arrived, (error) => error.status === 404 && forget(id));
+
 async function load(rest, shown) {
   const since = (news = new Set());
+  const asked = query();
   loading.value = true;
   try {
-    const { jobs, next } = await get(`jobs?${query()}${rest}`);
+    const { jobs, next } = await get(`jobs?${asked}${rest}`);
     if (since !== news) return; // asked again meanwhile
     const settled = (job) => !news.has(job.id);
     batch(() => {
       remember(jobs.filter(settled));
       const younger = [...news].map((id) => seen.value.get(id)).filter((job) => job && wanted(job));
-      gallery.value = latestFirst([...shown(jobs.filter((job) => job.pictures?.length)).filter(settled), ...younger]);
-      more.value = next;
+      const found = shown(jobs.filter((job) => job.pictures?.length), next);
+      gallery.value = latestFirst([...found.jobs.filter(settled), ...younger]);
+      more.value = found.next;
+      loading.value = false;
     });
+    answered = asked;
+    trouble = false;
   } catch (error) {
-    if (since === news && error.status !== 401) fail(error);
+    if (since !== news || error.status === 401) return;
+    if (error.field === "before") return void reload(); // what it went on behind was deleted elsewhere
+    if (!trouble) fail(error);
+    loading.value = trouble = passing(error);
+    if (trouble) setTimeout(() => since === news && load(rest, shown), 5000);
   }
-  if (since === news) loading.value = false;
 }
 
-export const reload = () => load("", (jobs) => jobs);
+let answered = ""; // the question whose answer the gallery shows
+let trouble = false; // the last question failed, which was told, and is asked again
+const passing = (error) => error.status < 400 || error.status >= 429;
+
+export const reload = () => load("", (jobs, next) => ({ jobs, next }));
+
+// What is earlier than the answer stays as far as it was loaded.
+const refreshGallery = () => load("", (jobs, next) => {
+  const end = jobs.at(-1);
+  const earlier = next && answered === query() ? gallery.value.filter((job) => job.created < end.created) : [];
+  return earlier.length ? { jobs: [...jobs, ...earlier], next: more.value } : { jobs, next };
+});
 
 export async function loadMore() {
   if (!more.value || loading.value) return;
-  await load(`&before=${more.value}`, (jobs) => {
+  await load(`&before=${more.value}`, (jobs, next) => {
     const here = new Set(gallery.value.map((job) => job.id));
-    return [...gallery.value, ...jobs.filter((job) => !here.has(job.id))];
+    return { jobs: [...gallery.value, ...jobs.filter((job) => !here.has(job.id))], next };
   });
 }
 
@@ -114,13 +147,13 @@ function query() {
   const asked = new URLSearchParams({ state: "succeeded", limit: PAGE });
   if (search.value.trim()) asked.set("q", search.value.trim());
   if (favouritesOnly.value) asked.set("favourite", "true");
-  return asked;
+  return asked.toString();
 }
 
 // A job as it is now. Old news is dropped; the end of one is told.
-function arrived(job) {
-  const known = live.value.get(job.id) || seen.value.get(job.id);
-  if (known && known.version > job.version) return;
+export function arrived(job) {
+  const known = last.get(job.id);
+  if (!latest(job)) return;
   heard(job.id);
   batch(() => {
     const now = new Map(live.value);
@@ -146,7 +179,7 @@ function place(told) {
 function ended(job, known) {
   place(job);
   const fresh = known && LIVE.includes(known.state);
-  if (fresh && ["failed", "expired"].includes(job.state)) failed.value = [job, ...failed.value].slice(0, 20);
+  if (fresh && ["failed", "expired"].includes(job.state)) failed.value = [job, ...failed.value.filter((one) => one.id !== job.id)].slice(0, 20);
 }
 
 function wanted(job) {
@@ -171,7 +204,7 @@ function forget(id) {
     const now = new Map(live.value);
     now.delete(id);
     live.value = now;
-    remember([{ id }]);
+    remember([{ id, version: Infinity }]); // whatever comes of it now, comes too late
     gallery.value = gallery.value.filter((job) => job.id !== id);
     failed.value = failed.value.filter((job) => job.id !== id);
   });
@@ -180,23 +213,19 @@ function forget(id) {
   else reload();
 }
 
-// A job that this page has ordered.
+// A job that this page has ordered, whose end may have been heard of before the answer to the order.
 export function ordered(job) {
+  const heard = last.get(job.id);
   mine.value = [...mine.value, job.id].slice(-200);
   arrived(job);
+  if (heard?.state && !LIVE.includes(heard.state)) {
+    ended(heard, job);
+    tell(heard);
+  }
 }
 
-export const cancel = (id) => act(async () => arrived(await post(`jobs/${id}/cancel`)));
-export const cancelFirst = () => queue.value.length && cancel(queue.value[0].id);
-export const cancelAll = () => Promise.all(queue.value.map((job) => cancel(job.id)));
-
-// Put a waiting job before another one, or last.
-export const move = (id, before) => act(async () => (await post(`jobs/${id}/move`, { before })).jobs.forEach(arrived));
-
-export const favour = (picture, favourite) =>
-  act(async () => replaced(await put(`jobs/${picture.job.id}/favourite`, { picture: picture.name, favourite })));
-
-function replaced(job) {
+// A job whose pictures are others now.
+export function replaced(job) {
   heard(job.id);
   batch(() => place(job));
 }
@@ -233,19 +262,4 @@ async function deleteOne(job, picture) {
 
 function unlessGone(error) {
   if (error.status !== 404) throw error;
-}
-
-// Does something, and says what went wrong with it.
-async function act(work) {
-  try {
-    await work();
-  } catch (error) {
-    fail(error);
-  }
-}
-
-// What the server says of a job now; asked where the address of one of its pictures no longer holds.
-export async function refresh(id) {
-  const job = await get(`jobs/${id}`).catch(() => null);
-  if (job?.pictures?.length) replaced(job);
 }

@@ -128,8 +128,8 @@ export const cells = (grid) => computed(() =>
 // Jobs of a grid that the gallery has not come to.
 export async function fetchCells(grid) {
   const missing = grid.jobs.flat().filter((id) => id && !live.value.has(id) && !seen.value.has(id));
-  const jobs = await Promise.all(missing.map((id) => get(`jobs/${id}`).catch(() => ({ id }))));
-  if (jobs.length) remember(jobs);
+  const jobs = await Promise.all(missing.map((id) => get(`jobs/${id}`).catch(() => null)));
+  remember(jobs.filter(Boolean));
 }
 
 export const valueName = (field, value) => (field === "none" ? "" : valueWords(field, value));
