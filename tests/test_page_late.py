@@ -27,7 +27,7 @@ PLAYED = """
     const words = `${method} ${url}`;
     const known = ready.find(([part]) => words.includes(part));
     if (known) done(new Response(JSON.stringify(known[1])));
-    else asked.push({ words, done, broken, said: body && JSON.parse(body), key: headers?.["Idempotency-Key"] });
+    else asked.push({ words, done, broken, said: typeof body === "string" ? JSON.parse(body) : body, key: headers?.["Idempotency-Key"] });
   });
   window.waiting = (words) => asked.filter((one) => one.words.includes(words));
   window.taken = (words) => {
@@ -393,3 +393,86 @@ def test_a_gallery_that_could_not_be_asked_for_is_asked_for_again_and_not_called
       return [first, between, jobs.loading.value, jobs.gallery.value.length, notices.notices.value.length];
     """)
     assert found == [True, True, False, 0, 1]
+
+
+def test_another_owner_sees_nothing_of_the_earlier_one(play):
+    found = play("""
+      about.load();
+      await answer("about", { models: [{ name: "m" }], prompts: {}, key: true, scopes: ["draw"] });
+      jobs.start();
+      line.onopen();
+      await answer("state=succeeded", { jobs: [job("a", "succeeded", 1, ["a"])], next: "a" });
+      news("job", job("b", "queued", 1));
+      view.show({ name: "a" });
+      view.view.marked.value = ["a"];
+      view.open({ kind: "help" });
+      form.init.value = { data: "x" };
+      about.lookAgain();
+      await answer("about", { models: [], prompts: {}, key: true, scopes: [] });
+      await answer("state=running", { jobs: [job("c", "running", 1)] });
+      await answer("state=queued", nothing);
+      const { shown, marked, dialog } = view.view;
+      const left = [jobs.live.value.size, jobs.seen.value.size, jobs.gallery.value.length, marked.value.length];
+      asked.length = 0;
+      about.lookAgain();
+      await answer("about", { models: [], prompts: {}, key: true, scopes: [] });
+      const entered = about.signIn("key").catch((error) => error.message);
+      await answer("session", {});
+      await cut("about");
+      return [left, shown.value, dialog.value, form.init.value, await entered];
+    """)
+    assert found[:4] == [[0, 0, 0, 0], None, None, None]
+    assert "cannot be reached" in found[4]
+
+
+def test_what_was_chosen_last_is_started_from_whatever_comes_late(play):
+    found = play("""
+      const [first, second, third] = [1, 2, 3].map(() => Promise.withResolvers());
+      form.startWith(first.promise);
+      form.startWith(second.promise);
+      second.resolve("second");
+      await pause();
+      first.resolve("first");
+      await pause();
+      const late = form.init.value;
+      form.startWith(third.promise);
+      form.reset();
+      third.resolve("third");
+      await pause();
+      return [late, form.init.value];
+    """)
+    assert found == ["second", None]
+
+
+def test_settings_of_a_file_win_over_no_later_file_and_over_nothing_that_was_edited_since(play):
+    found = play(f"""{STYLED}
+      const file = new Blob(["x"]);
+      pictures.recallSettings(file);
+      pictures.recallSettings(file);
+      form.form.prompt.value = "mine";
+      const [early, late] = [taken("settings"), taken("settings")];
+      const told = (one, settings) => (one.done(new Response(JSON.stringify({{ settings }}))), pause());
+      await told(late, {{ prompt: "late", steps: 2 }});
+      await told(early, {{ prompt: "early", steps: 3 }});
+      form.init.value = {{ data: "x" }};
+      const both = [form.form.prompt.value, form.form.steps.value];
+      pictures.useSettings({{ ...job("a", "succeeded", 1, ["a"]).pictures[0], job: job("a", "succeeded", 1) }});
+      return [...both, form.init.value];
+    """)
+    assert found == ["mine", 2, None]
+
+
+def test_a_picture_that_cannot_be_fetched_is_told_of_in_words_and_an_expired_address_is_asked_for_anew(play):
+    found = play("""
+      const drawn = job("a", "succeeded", 1, ["a"]);
+      const picture = { ...drawn.pictures[0], job: drawn };
+      const fresh = pictures.bytes(picture);
+      await answer("/a.png", "expired", 404);
+      await answer("jobs/a", { ...drawn, pictures: [{ name: "a", url: "/fresh.png" }] });
+      await answer("/fresh.png", "content");
+      pictures.download(picture);
+      await cut("/a.png");
+      await answer("jobs/a", { ...drawn, pictures: null });
+      return [await (await fresh).text(), notices.notices.value.map((one) => one.text)];
+    """)
+    assert found == ["content", ["The picture cannot be fetched; it may have been deleted."]]

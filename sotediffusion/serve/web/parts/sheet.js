@@ -1,12 +1,14 @@
 // A grid as one picture with its headings, drawn on a canvas.
+import { bytes } from "../state/pictures.js";
 import { axisName, valueName } from "../state/xy.js";
 
 const CELL = 512; // px, the longer side
 const HEAD = 56;
 
 export async function sheetOf(grid, table) {
-  const images = await Promise.all(table.map((line) => Promise.all(line.map(({ picture }) => (picture ? load(picture.url) : null)))));
+  const images = await Promise.all(table.map((line) => Promise.all(line.map(({ picture }) => (picture ? load(picture) : null)))));
   const first = images.flat().find(Boolean);
+  if (!first) throw new Error("None of the pictures can be fetched; they may have been deleted.");
   const scale = CELL / Math.max(first.width, first.height);
   const [wide, high] = [Math.round(first.width * scale), Math.round(first.height * scale)];
   const left = grid.y.field === "none" ? 0 : 200;
@@ -23,7 +25,4 @@ export async function sheetOf(grid, table) {
 
 const title = (field, value) => (field === "none" ? "" : `${axisName(field)} ${valueName(field, value)}`);
 
-async function load(url) {
-  const answer = await fetch(url);
-  return answer.ok ? createImageBitmap(await answer.blob()) : null;
-}
+const load = (picture) => bytes(picture).then(createImageBitmap).catch(() => null);

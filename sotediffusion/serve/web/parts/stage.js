@@ -5,7 +5,7 @@ import { cancel, favour } from "../state/acts.js";
 import { begun, form, take, usual } from "../state/form.js";
 import { discard, seenPictures } from "../state/jobs.js";
 import { note } from "../state/notices.js";
-import { download, startFromPicture } from "../state/pictures.js";
+import { download, startFromPicture, useSettings } from "../state/pictures.js";
 import { fraction, number, progressLine, seconds, size } from "../state/words.js";
 import { open, show, stage, view } from "../state/view.js";
 import { Icon, IconButton } from "./icons.js";
@@ -109,13 +109,6 @@ function Siblings({ picture }) {
   </div>`;
 }
 
-function useSettings(picture) {
-  take({ ...picture.settings, loras: picture.settings.loras ?? picture.job.loras, model: picture.job.model, seed: picture.seed });
-  const started = picture.job.request.init ? "; it started from a picture, which is to be chosen again" : "";
-  note(`Its settings are in the form, its seed too${started}`);
-  view.room.value = "compose";
-}
-
 export function Actions({ picture, gone = () => {} }) {
   const compare = () => {
     const others = view.marked.value.filter((name) => name !== picture.name);
@@ -131,7 +124,7 @@ export function Actions({ picture, gone = () => {} }) {
     discard([picture]);
   };
   return html`<div class="actions" role="group" aria-label="What to do with this picture">
-    <button type="button" class="small" onClick=${() => { gone("settings"); useSettings(picture); }}><${Icon} name="reuse" />Use these settings</button>
+    <button type="button" class="small" onClick=${() => { gone("settings"); useSettings(picture); view.room.value = "compose"; }}><${Icon} name="reuse" />Use these settings</button>
     <${IconButton} icon="heart" name="Favourite" pressed=${picture.favourite} class="icon-button heart" onClick=${() => favour(picture, !picture.favourite)} />
     <${IconButton} icon="download" name="Download" onClick=${() => download(picture)} />
     <${IconButton} icon="image" name="Start from this picture" onClick=${() => { gone("start"); startFromPicture(picture); }} />

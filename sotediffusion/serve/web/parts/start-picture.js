@@ -1,6 +1,6 @@
 // Image to image: the picture to start from, and how much of it is redrawn.
 import { html, useEffect, useRef } from "../vendor/ui.js";
-import { init, model } from "../state/form.js";
+import { init, model, startWithout } from "../state/form.js";
 import { startFrom } from "../state/pictures.js";
 import { size } from "../state/words.js";
 import { Fold, Problem, Slider } from "./fields.js";
@@ -26,7 +26,7 @@ function Chosen({ picture }) {
   return html`<div class="start-picture">
     <${Thumb} bitmap=${picture.bitmap} />
     <div class="start-words"><strong>${picture.name}</strong><span class="hint">${size(picture.width, picture.height)}</span></div>
-    <${IconButton} icon="close" name="Start from nothing" onClick=${() => (init.value = null)} />
+    <${IconButton} icon="close" name="Start from nothing" onClick=${startWithout} />
   </div>
   <${Slider} name="strength" text="Denoise" min=${0.01} max=${1} step=${0.01} hint="How much is redrawn: little keeps the picture, 1 draws it anew" />`;
 }

@@ -24,7 +24,8 @@ export async function load() {
 
 // Files come and go while the page is open; who comes back to it finds the new ones.
 export async function lookAgain() {
-  if (!about.value || locked.value) return;
+  if (!about.value) return;
+  if (locked.value) return load(); // signed in again in another tab, perhaps
   about.value = await get("about").catch(() => about.value);
   await Promise.all([loadStyles(), loadWildcards()]);
 }
@@ -48,6 +49,7 @@ refused.addEventListener("key", () => !locked.value && load());
 export async function signIn(key) {
   await post("session", { key });
   await load();
+  if (trouble.value) throw trouble.value;
 }
 
 export async function signOut() {

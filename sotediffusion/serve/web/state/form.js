@@ -1,6 +1,6 @@
 // The settings of the next picture: one signal a field, kept on reload, and the way to an order and back.
 import { batch, computed, effect, signal } from "../vendor/ui.js";
-import { about, modelNamed, styles, stylesTold } from "./about.js";
+import { about, locked, modelNamed, styles, stylesTold } from "./about.js";
 import { keep, recall } from "./kept.js";
 import { splitLoras, withStyles } from "./prompt-text.js";
 
@@ -51,12 +51,29 @@ effect(() => {
   });
 });
 
+let turn = 0; // of choosing what to start from
+
+// The picture that `coming` brings is started from, unless another one or none was chosen meanwhile. Gives whether.
+export async function startWith(coming) {
+  const mine = ++turn;
+  const picture = await coming;
+  if (mine === turn) init.value = picture;
+  return mine === turn;
+}
+
+export function startWithout() {
+  turn++;
+  init.value = null;
+}
+
+effect(() => void (locked.value && startWithout())); // another owner may come
+
 export function reset() {
   batch(() => {
     for (const name of [...NUMBERS, ...CHOICES]) form[name].value = usual(name);
     form.chosenStyles.value = [];
     form.loras.value = [];
-    init.value = null;
+    startWithout();
     problem.value = null;
   });
 }

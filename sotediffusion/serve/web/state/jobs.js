@@ -1,6 +1,6 @@
 // The caller's jobs as the server tells of them: what is waiting or drawn now, what failed, and the gallery.
-import { batch, computed, signal } from "../vendor/ui.js";
-import { lookAgain } from "./about.js";
+import { batch, computed, effect, signal } from "../vendor/ui.js";
+import { locked, lookAgain } from "./about.js";
 import { follow, get, remove } from "./api.js";
 import { fail, note, say } from "./notices.js";
 import { phaseName, plural } from "./words.js";
@@ -49,6 +49,23 @@ export function remember(jobs) {
   seen.value = now;
 }
 
+let told = new Set(); // ids that news came of since `catchUp` last asked: younger than its answer
+let news = new Set(); // the same since the gallery was last asked for
+
+// Another owner may come: nothing of the earlier one's is shown, and no answer to him counts.
+effect(() => {
+  if (!locked.value) return;
+  batch(() => {
+    told = new Set();
+    news = new Set();
+    live.value = seen.value = new Map();
+    gallery.value = failed.value = mine.value = [];
+    more.value = null;
+    loading.value = true;
+  });
+  last.clear();
+});
+
 export const finished = new EventTarget(); // tells "job" when one of this page ended
 
 const LIVE = ["queued", "running"];
@@ -69,9 +86,6 @@ export function start() {
     gone: ({ id }) => forget(id),
   });
 }
-
-let told = new Set(); // ids that news came of since `catchUp` last asked: younger than its answer
-let news = new Set(); // the same since the gallery was last asked for
 
 function heard(id) {
   told.add(id);

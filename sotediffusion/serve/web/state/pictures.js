@@ -1,41 +1,45 @@
 // Picture files on their way in and out: read for image-to-image, fetched from the gallery, saved to disk.
 import { recallFrom } from "./about.js";
 import { get } from "./api.js";
-import { init, take } from "./form.js";
+import { form, init, startWith, startWithout, take } from "./form.js";
 import { fail, note } from "./notices.js";
 import { label, originName } from "./words.js";
 
 const KINDS = ["image/png", "image/jpeg", "image/webp"];
 const LARGEST = 9e6; // bytes; larger ones are sent again as they look
 
-export async function startFrom(file, name = file.name) {
+export const startFrom = (file, name = file.name) => begin(read(file, name));
+export const startFromPicture = (picture) =>
+  begin(bytes(picture).then((file) => read(file, `${picture.width} × ${picture.height}, seed ${picture.seed}`)));
+
+async function begin(coming) {
   try {
-    if (!KINDS.includes(file.type)) throw new Error(`${name || "That file"} is no PNG, JPEG or WebP picture; choose one of these.`);
-    const bitmap = await createImageBitmap(file).catch(() => {
-      throw new Error(`${name || "That file"} cannot be read as a picture; choose another one.`);
-    });
-    const sent = file.size > LARGEST ? await smaller(bitmap) : file;
-    init.value = { name: name || "picture", bitmap, width: bitmap.width, height: bitmap.height, data: await dataUrl(sent) };
-    note(`${init.value.name} is the picture to start from`);
+    if (await startWith(coming)) note(`${init.value.name} is the picture to start from`);
   } catch (error) {
     fail(error);
   }
 }
 
-export async function startFromPicture(picture) {
-  try {
-    await startFrom(await bytes(picture), `${picture.width} × ${picture.height}, seed ${picture.seed}`);
-  } catch (error) {
-    fail(error);
-  }
+async function read(file, name) {
+  if (!KINDS.includes(file.type)) throw new Error(`${name || "That file"} is no PNG, JPEG or WebP picture; choose one of these.`);
+  const bitmap = await createImageBitmap(file).catch(() => {
+    throw new Error(`${name || "That file"} cannot be read as a picture; choose another one.`);
+  });
+  const sent = file.size > LARGEST ? await smaller(bitmap) : file;
+  return { name: name || "picture", bitmap, width: bitmap.width, height: bitmap.height, data: await dataUrl(sent) };
 }
 
-async function bytes(picture) {
-  const answer = await fetch(picture.url);
-  if (answer.ok) return answer.blob();
-  const fresh = (await get(`jobs/${picture.job.id}`)).pictures.find((one) => one.name === picture.name);
-  return (await fetch(fresh.url)).blob();
+// A picture's file; where its address has expired a fresh one is asked for.
+export async function bytes(picture) {
+  const answer = await fetched(picture.url);
+  if (answer?.ok) return answer.blob();
+  const fresh = (await get(`jobs/${picture.job.id}`)).pictures?.find((one) => one.name === picture.name);
+  const again = fresh && (await fetched(fresh.url));
+  if (!again?.ok) throw new Error("The picture cannot be fetched; it may have been deleted.");
+  return again.blob();
 }
+
+const fetched = (url) => fetch(url).catch(() => null);
 
 async function smaller(bitmap) {
   const scale = Math.min(1, 2048 / Math.max(bitmap.width, bitmap.height));
@@ -53,11 +57,17 @@ function dataUrl(blob) {
   });
 }
 
-// Take over the settings that a picture file carries, whoever wrote them.
+let recalled = 0; // how often settings were taken over: what was asked for before comes too late
+
+// Take over the settings that a picture file carries, whoever wrote them; fields that were changed meanwhile stay.
 export async function recallSettings(file) {
+  const turn = ++recalled;
+  const before = Object.fromEntries(Object.entries(form).map(([name, field]) => [name, field.value]));
   try {
     const found = await recallFrom(file);
-    const taken = take(found.settings || {});
+    if (turn !== recalled) return null;
+    const untouched = Object.entries(found.settings || {}).filter(([name]) => form[name]?.value === before[name]);
+    const taken = take(Object.fromEntries(untouched));
     if (!taken.length) return note(`${file.name || "That picture"} carries no settings that can be read`, { kind: "error" });
     const by = found.origin ? `, written by ${originName(found.origin)}` : "";
     const left = found.notes?.length ? `. ${found.notes.join(" ")}` : "";
@@ -67,23 +77,28 @@ export async function recallSettings(file) {
   }
 }
 
-export function download(picture) {
-  const url = new URL(picture.url, document.baseURI);
-  url.searchParams.set("download", "1");
-  save(url.href, `${picture.seed}.${(picture.type || "image/png").split("/")[1]}`);
+// Take over those of a picture in the gallery, its seed too. What it started from nobody keeps.
+export function useSettings({ settings, job, seed }) {
+  recalled++;
+  take({ ...settings, loras: settings.loras ?? job.loras, model: job.model, seed });
+  if (!job.request.init) startWithout();
+  note(`Its settings are in the form, its seed too${job.request.init ? "; it started from a picture, which is to be chosen again" : ""}`);
 }
 
-export function save(url, name) {
+export async function download(picture) {
+  try {
+    saveBlob(await bytes(picture), `${picture.seed}.${(picture.type || "image/png").split("/")[1]}`);
+  } catch (error) {
+    fail(error);
+  }
+}
+
+export function saveBlob(blob, name) {
   const link = document.createElement("a");
-  link.href = url;
+  link.href = URL.createObjectURL(blob);
   link.download = name;
   document.body.append(link);
   link.click();
   link.remove();
-}
-
-export function saveBlob(blob, name) {
-  const url = URL.createObjectURL(blob);
-  save(url, name);
-  setTimeout(() => URL.revokeObjectURL(url), 10000);
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }

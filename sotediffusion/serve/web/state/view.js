@@ -1,5 +1,6 @@
 // What is looked at: the picture on the stage, dialogs, the room that a phone shows, light or dark.
-import { computed, signal } from "../vendor/ui.js";
+import { batch, computed, effect, signal } from "../vendor/ui.js";
+import { locked } from "./about.js";
 import { pictures, queue, seenPictures } from "./jobs.js";
 import { keep, recall } from "./kept.js";
 
@@ -28,6 +29,18 @@ export const stage = computed(() => {
 
 // The same name at every step of a drawing, so that the gallery is not made anew with each.
 export const shownName = computed(() => stage.value?.picture?.name ?? null);
+
+// What is gone is marked no more.
+effect(() => {
+  const there = new Set(seenPictures.value.map((picture) => picture.name));
+  const left = view.marked.peek().filter((name) => there.has(name));
+  if (left.length < view.marked.peek().length) view.marked.value = left;
+});
+
+// Another owner may come.
+effect(() => {
+  if (locked.value) batch(() => (view.shown.value = view.following.value = view.dialog.value = null));
+});
 
 export function show(picture) {
   view.shown.value = picture.name;
