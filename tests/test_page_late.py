@@ -13,6 +13,7 @@ from sotediffusion.serve import front
 pytestmark = pytest.mark.system
 
 WEB = Path(front.__file__).parent / "web"
+PATIENCE_MS = 600_000  # that anything may take on a busy machine
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 PLACE = "http://page.test"
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -23,11 +24,20 @@ PLAYED = """
   window.asked = [];
   window.ready = [];
   window.pause = (time = 20) => new Promise((passed) => setTimeout(passed, time));
+  window.painted = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done))); // and effects have run
+  // All of it is there at once: whatever follows from an answer has come about when a timer passes, however busy the machine.
+  window.reply = (text, status = 200) => ({
+    ok: status < 300, status, headers: new Headers(),
+    text: async () => text, json: async () => JSON.parse(text), blob: async () => new Blob([text]),
+  });
   window.fetch = (url, { method = "GET", body, headers } = {}) => new Promise((done, broken) => {
     const words = `${method} ${url}`;
     const known = ready.find(([part]) => words.includes(part));
-    if (known) done(new Response(JSON.stringify(known[1])));
-    else asked.push({ words, done, broken, said: typeof body === "string" ? JSON.parse(body) : body, key: headers?.["Idempotency-Key"] });
+    if (known) done(reply(JSON.stringify(known[1])));
+    else {
+      const said = typeof body === "string" ? JSON.parse(body) : body;
+      asked.push({ words, done, broken, said, key: headers?.["Idempotency-Key"] });
+    }
   });
   window.waiting = (words) => asked.filter((one) => one.words.includes(words));
   window.taken = (words) => {
@@ -37,7 +47,7 @@ PLAYED = """
     return found;
   };
   window.answer = (words, said, status = 200) => {
-    taken(words).done(new Response(typeof said === "string" ? said : JSON.stringify(said), { status }));
+    taken(words).done(reply(typeof said === "string" ? said : JSON.stringify(said), status));
     return pause();
   };
   window.cut = (words) => {
@@ -57,13 +67,17 @@ PLAYED = """
 """
 NUMBERS = ("steps", "guidance", "decoder_steps", "decoder_guidance", "shift", "decoder_shift", "count")
 ABOUT: dict[str, Any] = {
-    "version": "1", "key": True, "scopes": ["draw"], "retention_s": None, "presets": {}, "samplers": ["ddpm"], "schedules": ["default"],
+    "version": "1", "key": True, "scopes": ["draw"], "retention_s": None,
+    "presets": {}, "samplers": ["ddpm"], "schedules": ["default"],
     "models": [{"name": "m", "width": 64, "height": 64, "init": True, "loras": []}],
     "limits": {name: [0, 100] for name in NUMBERS} | {"pixels": 10**7},
     "defaults": dict.fromkeys(NUMBERS, 1) | {"sampler": "ddpm", "schedule": "default", "strength": 0.5, "rescale": 0},
     "prompts": {"chips": {}, "prefix": "a hat, ", "negative": "", "sizes": [], "examples": []},
 }  # fmt: skip
-READY = [["v1/about", ABOUT], ["v1/styles", {"styles": []}], ["v1/wildcards", {"wildcards": {}}], ["v1/tokens", {"tokens": 1, "chunks": 1}]]
+READY = [
+    ["v1/about", ABOUT], ["v1/styles", {"styles": []}], ["v1/wildcards", {"wildcards": {}}],
+    ["v1/tokens", {"tokens": 1, "chunks": 1}],
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -105,17 +119,21 @@ def enter(browser) -> Iterator[Callable[..., Any]]:
     def opened(*jobs: str, kept: dict[str, str] | None = None, ready: Any = READY, **how: Any) -> Any:
         contexts.append(browser.new_context(**how))
         page = contexts[-1].new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(PATIENCE_MS)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.route("**/*", serve)
         drawn = ", ".join(f'job("{id}", "succeeded", 1, ["{id}"], {-at})' for at, id in enumerate(jobs))
         lists = f'[["state=succeeded", {{ jobs: [{drawn}], next: null }}], ["?state=", nothing]]'
         page.add_init_script(f"{PLAYED} window.ready = [...{json.dumps(ready)}, ...{lists}];")
-        page.add_init_script(f"for (const [name, text] of Object.entries({json.dumps(kept or {})})) localStorage.setItem(name, text);")
+        stored = json.dumps(list((kept or {}).items()))
+        page.add_init_script(f"for (const [name, text] of {stored}) localStorage.setItem(name, text);")
         page.goto(f"{PLACE}/index.html")
         page.get_by_label("Prompt", exact=True).wait_for()
+        page.wait_for_function("window.line")
         page.evaluate("line.onopen()")
-        page.locator(".tile").nth(len(jobs) - 1).wait_for() if jobs else None
+        if jobs:
+            page.locator(".tile").nth(len(jobs) - 1).wait_for()
+        page.evaluate("painted()")
         return page
 
     yield opened
@@ -163,6 +181,8 @@ def test_a_key_that_is_held_down_deletes_one_picture_and_favours_it_once(enter):
     assert len(asked(page, "favourite")) == 1
     page.keyboard.press("Enter")
     page.locator(".tile-picture").first.dblclick()
+    page.get_by_role("dialog").wait_for()
+    page.evaluate("painted()")
     held(page, "f")
     assert len(asked(page, "favourite")) == 2
 
@@ -266,7 +286,8 @@ def test_a_grid_is_of_the_form_at_the_press_survives_a_broken_line_and_ends_when
       asks.push(waiting("POST")[0]);
       xy.forgetGrid(xy.grids.value[0].id);
       await answer("POST", job("b", "queued", 1));
-      return [asks.map((one) => [one.said.prompt, one.said.guidance, asks.findIndex(({{ key }}) => key === one.key)]), second, waiting("POST").length];
+      const orders = asks.map((one) => [one.said.prompt, one.said.guidance, asks.findIndex(({{ key }}) => key === one.key)]);
+      return [orders, second, waiting("POST").length];
     """)
     prompt = "a cat, soft light"
     assert found[0] == [[prompt, 1, 0], [prompt, 1, 0], [prompt, 2, 2]]
@@ -275,7 +296,8 @@ def test_a_grid_is_of_the_form_at_the_press_survives_a_broken_line_and_ends_when
 
 def offered(page: Any, words: str, tags: list[dict[str, Any]]) -> None:
     page.get_by_label("Prompt", exact=True).press_sequentially(words)
-    page.evaluate("(tags) => pause().then(() => { while (waiting('v1/tags').length) answer('v1/tags', { tags }); return pause(); })", tags)
+    page.evaluate("pause()")
+    page.evaluate("(tags) => { while (waiting('v1/tags').length) answer('v1/tags', { tags }); return pause(); }", tags)
 
 
 CAT = {"name": "cat_ears", "category": 0, "count": 1}
@@ -285,7 +307,7 @@ def test_offers_of_an_earlier_word_or_of_another_place_are_not_taken(enter):
     page = enter()
     box, options = page.get_by_label("Prompt", exact=True), page.locator("#prompt-completions li")
     offered(page, "cat", [CAT])
-    assert options.all_inner_texts()[0].startswith("cat ears")
+    assert options.first.inner_text().startswith("cat ears")
     page.keyboard.type("c")
     page.keyboard.press("Tab")
     assert box.input_value() == "a hat, catc"
@@ -305,12 +327,13 @@ def test_wildcards_that_come_late_are_offered_for_what_is_typed_already(enter):
     page = enter(ready=[one for one in READY if "wildcards" not in one[0]])
     page.get_by_label("Prompt", exact=True).press_sequentially("__ha")
     page.evaluate("answer('wildcards', { wildcards: { hair: ['red'] } })")
-    assert page.locator("#prompt-completions li").all_inner_texts()[0].startswith("__hair__")
+    assert page.locator("#prompt-completions li").first.inner_text().startswith("__hair__")
 
 
 def test_an_own_style_stands_instead_of_the_servers_and_tokens_are_counted_anew_when_styles_come(enter):
-    kept = {"sote.settings": json.dumps({"styles": [{"name": "soft", "prompt": "mine", "negative": ""}], "chosenStyles": ["soft", "loud"]})}
-    page = enter(kept=kept, ready=[one for one in READY if one[0] not in ("v1/styles", "v1/tokens")])
+    own = {"styles": [{"name": "soft", "prompt": "mine", "negative": ""}], "chosenStyles": ["soft", "loud"]}
+    ready = [one for one in READY if one[0] not in ("v1/styles", "v1/tokens")]
+    page = enter(kept={"sote.settings": json.dumps(own)}, ready=ready)
     page.wait_for_function("waiting('v1/tokens').length")
     page.evaluate("answer('v1/styles', { styles: [{ name: 'soft', prompt: 'theirs' }, { name: 'loud', prompt: 'loud' }] })")
     page.wait_for_function("waiting('v1/tokens').length >= 3")
@@ -326,7 +349,8 @@ def test_what_is_told_of_an_order_before_its_answer_leaves_no_ghost_and_its_end_
         told.forEach((one) => news("job", one));
         await answer("POST", job(id, "queued", 1));
       }};
-      await order("a", job("a", "queued", 1), job("a", "running", 2), {{ ...job("a", "failed", 3), error: {{ message: "broken" }} }});
+      const failed = {{ ...job("a", "failed", 3), error: {{ message: "broken" }} }};
+      await order("a", job("a", "queued", 1), job("a", "running", 2), failed);
       await order("b", job("b", "succeeded", 3, ["b"]));
       news("job", job("b", "running", 2));
       await order("c", job("c", "running", 3));
@@ -451,7 +475,7 @@ def test_settings_of_a_file_win_over_no_later_file_and_over_nothing_that_was_edi
       pictures.recallSettings(file);
       form.form.prompt.value = "mine";
       const [early, late] = [taken("settings"), taken("settings")];
-      const told = (one, settings) => (one.done(new Response(JSON.stringify({{ settings }}))), pause());
+      const told = (one, settings) => (one.done(reply(JSON.stringify({{ settings }}))), pause());
       await told(late, {{ prompt: "late", steps: 2 }});
       await told(early, {{ prompt: "early", steps: 3 }});
       form.init.value = {{ data: "x" }};
