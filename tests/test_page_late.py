@@ -500,3 +500,58 @@ def test_a_picture_that_cannot_be_fetched_is_told_of_in_words_and_an_expired_add
       return [await (await fresh).text(), notices.notices.value.map((one) => one.text)];
     """)
     assert found == ["content", ["The picture cannot be fetched; it may have been deleted."]]
+
+
+ODD: dict[str, list[Any]] = {
+    "sote.settings": [
+        None, 5, "x", [], {"prompt": 5, "steps": "many", "sampler": {}},
+        {"styles": "x", "loras": [None, {}], "chosenStyles": 5},
+    ],
+    "sote.grids": [None, {}, [{"id": 1}, None], [{"x": {"field": "none"}, "y": {"field": "gone"}, "jobs": []}]],
+    "sote.axes": [None, "x", {"x": None}, {"x": {"field": "gone"}, "y": {"field": "none"}}],
+    "sote.theme": [5, "pink"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in ODD.items() for value in values])
+def test_whatever_is_kept_in_the_browser_the_page_opens_and_draws(enter, name, value):
+    page = enter(kept={name: json.dumps(value)})
+    page.get_by_role("button", name="X/Y grid").click()
+    page.get_by_role("dialog", name="X/Y grid").wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Generate").click()
+    page.wait_for_function("waiting('POST').length")
+    assert page.evaluate("waiting('POST')[0].said.prompt") == "a hat, "
+
+
+def test_a_style_saved_in_another_tab_stays_though_this_one_keeps_its_form(enter):
+    page = enter()
+    other = page.context.new_page()
+    other.route("**/*", serve)
+    other.goto(f"{PLACE}/empty")
+    saved = "{ ...JSON.parse(localStorage.getItem('sote.settings')), styles: [{ name: 'mine', prompt: 'x', negative: '' }] }"
+    page.wait_for_function("localStorage.getItem('sote.settings')")
+    other.evaluate(f"localStorage.setItem('sote.settings', JSON.stringify({saved}))")
+    page.get_by_role("button", name="mine", exact=True).wait_for()
+    page.get_by_label("Prompt", exact=True).fill("a fox")
+    page.wait_for_function("JSON.parse(localStorage.getItem('sote.settings')).prompt === 'a fox'")
+    assert [style["name"] for style in page.evaluate("JSON.parse(localStorage.getItem('sote.settings')).styles")] == ["mine"]
+
+
+def test_the_viewers_ends_keep_the_keys_alive_and_a_comparison_ends_with_its_picture(enter):
+    page = enter("a", "b")
+    page.locator(".tile-picture").first.dblclick()
+    viewer = page.get_by_role("dialog")
+    viewer.get_by_role("heading", name="Picture 1 of 2").wait_for()
+    viewer.get_by_role("button", name="The next one").click()
+    viewer.get_by_role("heading", name="Picture 2 of 2").wait_for()
+    page.keyboard.press("ArrowLeft")
+    viewer.get_by_role("heading", name="Picture 1 of 2").wait_for()
+    page.keyboard.press("Escape")
+    for tile in (0, 1):
+        page.locator(".tile").nth(tile).hover()
+        page.locator(".tile").nth(tile).get_by_role("checkbox", name="Mark").click()
+    page.get_by_role("group", name="Marked pictures").get_by_role("button", name="Compare").click()
+    viewer.wait_for()
+    page.evaluate("news('gone', { id: 'a' })")
+    viewer.wait_for(state="detached")

@@ -1,6 +1,7 @@
 // Two pictures over each other behind a slider, or side by side, and the settings in which they differ.
-import { html, useState } from "../vendor/ui.js";
+import { html, useEffect, useState } from "../vendor/ui.js";
 import { seenPictures } from "../state/jobs.js";
+import { shut } from "../state/view.js";
 import { label } from "../state/words.js";
 import { Dialog } from "./dialog.js";
 import { Picture } from "./picture.js";
@@ -9,7 +10,11 @@ export function Compare({ names }) {
   const [cut, setCut] = useState(50);
   const [beside, setBeside] = useState(false);
   const [left, right] = names.map((name) => seenPictures.value.find((one) => one.name === name));
-  if (!left || !right) return null;
+  const whole = Boolean(left && right);
+  useEffect(() => {
+    if (!whole) shut(); // one of them was deleted
+  }, [whole]);
+  if (!whole) return null;
   return html`<${Dialog} kind="compare" title="Compare two pictures">
     <div class=${`compare-field ${beside ? "beside" : "over"}`} style=${{ "--cut": `${cut}%`, "--wide": left.width, "--high": left.height }}>
       <figure class="compare-left"><${Picture} picture=${left} /><figcaption>A, seed ${left.seed}</figcaption></figure>

@@ -33,8 +33,8 @@ export function Viewer({ name }) {
   return html`<${Dialog} kind="viewer" title=${`Picture ${at + 1} of ${all.length}`} onKeyDown=${key}>
     <div class=${`viewer-picture ${whole ? "whole" : "real"}`}>
       <button type="button" class="viewer-zoom" aria-label=${whole ? "Show every pixel" : "Show the whole picture"} onClick=${() => setWhole(!whole)}><${Picture} picture=${picture} key=${picture.name} /></button>
-      <${IconButton} icon="left" class="icon-button viewer-left" name="The one before" disabled=${at === 0} onClick=${() => go(-1)} />
-      <${IconButton} icon="right" class="icon-button viewer-right" name="The next one" disabled=${at === all.length - 1} onClick=${() => go(1)} />
+      <${IconButton} icon="left" class="icon-button viewer-left" name="The one before" aria-disabled=${at === 0 ? "true" : undefined} onClick=${() => go(-1)} />
+      <${IconButton} icon="right" class="icon-button viewer-right" name="The next one" aria-disabled=${at === all.length - 1 ? "true" : undefined} onClick=${() => go(1)} />
     </div>
     <aside class="viewer-side">
       <${Actions} picture=${picture} gone=${gone} />
@@ -69,7 +69,8 @@ const Pair = ({ name, value }) => html`<div><dt>${name}</dt><dd>${value}</dd></d
 function Text({ title, text }) {
   if (!text) return null;
   const copy = async () => {
-    await navigator.clipboard?.writeText(text).then(() => note(`${title} copied`), () => note("The browser does not let the page copy; select the text instead", { kind: "error" }));
+    if (!navigator.clipboard) return note("Over plain http the browser does not let the page copy; select the text instead", { kind: "error" });
+    await navigator.clipboard.writeText(text).then(() => note(`${title} copied`), () => note("The browser does not let the page copy; select the text instead", { kind: "error" }));
   };
   return html`<div class="settings-text"><div class="field-head"><h3>${title}</h3><button type="button" class="small" onClick=${copy}>Copy</button></div><p>${text}</p></div>`;
 }

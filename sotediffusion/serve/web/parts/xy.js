@@ -4,7 +4,7 @@ import { fail, note } from "../state/notices.js";
 import { saveBlob } from "../state/pictures.js";
 import { keep, recall } from "../state/kept.js";
 import { percent } from "../state/words.js";
-import { AXES, axisName, cells, choices, drawGrid, fetchCells, forgetGrid, grids, valueName, valuesOf } from "../state/xy.js";
+import { AXES, axisName, cells, choices, drawGrid, fetchCells, forgetGrid, grids, usable, valueName, valuesOf } from "../state/xy.js";
 import { open } from "../state/view.js";
 import { sheetOf } from "./sheet.js";
 import { Dialog } from "./dialog.js";
@@ -13,8 +13,15 @@ import { Picture } from "./picture.js";
 const EXAMPLES = { steps: "20-40:10", guidance: "4, 7, 10", decoder_steps: "5, 10, 20", decoder_guidance: "1, 2", seed: "1-4", shift: "1, 2",
   rescale: "0, 0.7", compression: "32, 42", strength: "0.3, 0.6, 0.9", replace: "cat ears, fox ears, rabbit ears" };
 
+const USUAL = { x: { field: "guidance", text: "4, 7, 10" }, y: { field: "steps", text: "20, 30" } };
+
+function lastAxes() {
+  const axes = recall("axes", USUAL);
+  return usable(axes) ? axes : USUAL;
+}
+
 export function Grids() {
-  const [axes, setAxes] = useState(() => recall("axes", { x: { field: "guidance", text: "4, 7, 10" }, y: { field: "steps", text: "20, 30" } }));
+  const [axes, setAxes] = useState(lastAxes);
   const [at, setAt] = useState(0);
   const set = (side, change) => {
     const next = { ...axes, [side]: { ...axes[side], ...change } };

@@ -1,7 +1,7 @@
 // The settings of the next picture: one signal a field, kept on reload, and the way to an order and back.
 import { batch, computed, effect, signal } from "../vendor/ui.js";
 import { about, locked, modelNamed, styles, stylesTold } from "./about.js";
-import { keep, recall } from "./kept.js";
+import { keep, keptElsewhere, recall } from "./kept.js";
 import { splitLoras, withStyles } from "./prompt-text.js";
 
 const NUMBERS = [
@@ -11,13 +11,32 @@ const NUMBERS = [
 const CHOICES = ["sampler", "decoder_sampler", "schedule", "decoder_schedule"];
 const TEXTS = ["prompt", "negative"];
 const OPTIONAL = ["width", "height", "compression", "seed"]; // null leaves them to the model or to chance
-const OWN = { model: null, loras: [], styles: [], chosenStyles: [], lastSeed: null };
+const WORDS = [...TEXTS, ...CHOICES, "model"];
+const LISTS = { loras: named, styles: named, chosenStyles: (one) => typeof one === "string" }; // and what is in each
 const FIELDS = [...TEXTS, ...NUMBERS, ...CHOICES];
 
 const kept = recall("settings", {});
-export const form = Object.fromEntries([...FIELDS, ...Object.keys(OWN)].map((name) => [name, signal(kept[name] ?? OWN[name] ?? null)]));
+export const form = Object.fromEntries(
+  [...FIELDS, "model", "lastSeed", ...Object.keys(LISTS)].map((name) => [name, signal(sound(name, kept[name]))]),
+);
 export const init = signal(null); // { name, bitmap, width, height, data } of the picture to start from
 export const problem = signal(null); // the field that the server refused, { field, message }
+
+function named(one) {
+  return typeof one?.name === "string";
+}
+
+// A kept value, or what stands for none where it cannot be this field's.
+function sound(name, value) {
+  if (name in LISTS) return Array.isArray(value) ? value.filter(LISTS[name]) : [];
+  return typeof value === (WORDS.includes(name) ? "string" : "number") ? value : null;
+}
+
+// One's own styles are those of all tabs: a tab that keeps its form does not undo what was saved in another.
+keptElsewhere("settings", {}, ({ styles }) => {
+  const told = sound("styles", styles);
+  if (JSON.stringify(told) !== JSON.stringify(form.styles.peek())) form.styles.value = told; // else both would keep for ever
+});
 
 export const model = computed(() => modelNamed(form.model.value));
 export const measures = computed(() => ({

@@ -5,7 +5,7 @@ import { get, unanswered } from "./api.js";
 import { newKey, refused, submit } from "./draw.js";
 import { form, order } from "./form.js";
 import { live, remember, seen } from "./jobs.js";
-import { keep, recall } from "./kept.js";
+import { keep, keptElsewhere, recall } from "./kept.js";
 import { note } from "./notices.js";
 import { LABELS, valueWords } from "./words.js";
 
@@ -18,8 +18,17 @@ export const AXES = {
 };
 export const axisName = (field) => AXES[field].name || LABELS[field] || field;
 
-export const grids = signal(recall("grids", []));
+export const grids = signal(recall("grids", []).filter(sound));
+keptElsewhere("grids", [], (list) => (grids.value = list.filter(sound)));
 const kept = (list) => keep("grids", (grids.value = list.slice(0, 8)));
+
+function sound(grid) {
+  return Array.isArray(grid?.jobs) && usable(grid) && [grid.x, grid.y].every((axis) => Array.isArray(axis.values));
+}
+
+export function usable({ x, y }) {
+  return Boolean(AXES[x?.field] && AXES[y?.field]);
+}
 
 export function choices(field) {
   if (field === "model") return about.value.models.map((model) => model.name);
