@@ -555,3 +555,34 @@ def test_the_viewers_ends_keep_the_keys_alive_and_a_comparison_ends_with_its_pic
     viewer.wait_for()
     page.evaluate("news('gone', { id: 'a' })")
     viewer.wait_for(state="detached")
+
+
+PASTE = """(text) => {
+  const clipboardData = new DataTransfer();
+  clipboardData.items.add(new File(["x"], "picture.png", { type: "image/png" }));
+  if (text) clipboardData.setData("text/plain", text);
+  document.querySelector("#prompt").dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true }));
+}"""
+
+
+def test_a_pasted_text_with_its_picture_opens_nothing_and_the_focus_is_taken_once(enter):
+    page = enter()
+    page.evaluate(PASTE, "a word")
+    page.evaluate("pause()")
+    assert page.get_by_role("dialog").count() == 0
+    page.evaluate(PASTE, "")
+    page.get_by_role("dialog").wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Save the prompts as a style").click()
+    page.wait_for_function("document.activeElement.name === 'name'")
+    page.get_by_label("Prompt", exact=True).press_sequentially("fox, ")
+    assert page.evaluate("document.activeElement.id") == "prompt"
+
+
+def test_the_title_tells_no_progress_when_the_session_has_ended(enter):
+    page = enter()
+    page.evaluate("news('job', { ...job('a', 'running', 1), progress: { step: 1, steps: 2, phase: 'stage c' } })")
+    page.wait_for_function("document.title.startsWith('50 %')")
+    page.evaluate("ready.unshift(['v1/about', { models: [{ name: 'm' }], prompts: {}, key: true, scopes: [] }])")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    page.wait_for_function("document.title === 'SoteDiffusion'")

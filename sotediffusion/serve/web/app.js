@@ -98,6 +98,7 @@ function Title() {
   useEffect(() => {
     document.title = job ? `${Math.round(fraction(job) * 100)} % · SoteDiffusion` : "SoteDiffusion";
   });
+  useEffect(() => () => (document.title = "SoteDiffusion"), []);
   return null;
 }
 

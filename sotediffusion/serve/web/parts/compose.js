@@ -1,5 +1,5 @@
 // The left panel: what to draw, from the prompt down to the button.
-import { html, useState } from "../vendor/ui.js";
+import { html, useEffect, useRef, useState } from "../vendor/ui.js";
 import { about, sizesOf } from "../state/about.js";
 import { cancelFirst } from "../state/acts.js";
 import { allStyles, form, measures, model, reset, usual } from "../state/form.js";
@@ -72,6 +72,8 @@ function Styles() {
 }
 
 function NewStyle({ done }) {
+  const box = useRef(null);
+  useEffect(() => box.current.focus(), []);
   const save = (event) => {
     event.preventDefault();
     const name = new FormData(event.target).get("name").trim();
@@ -82,7 +84,7 @@ function NewStyle({ done }) {
     done();
   };
   return html`<form class="new-style" onSubmit=${save}>
-    <input name="name" aria-label="Name of the style" placeholder="Name" maxlength="40" ref=${(box) => box?.focus()} onKeyDown=${(event) => event.key === "Escape" && (event.stopPropagation(), done())} />
+    <input name="name" aria-label="Name of the style" placeholder="Name" maxlength="40" ref=${box} onKeyDown=${(event) => event.key === "Escape" && (event.stopPropagation(), done())} />
     <button type="submit" class="chip">Save</button>
   </form>`;
 }

@@ -27,6 +27,7 @@ export function DropZone() {
         else if (file) open({ kind: "dropped", file });
       },
       paste: (event) => {
+        if (event.clipboardData.getData("text/plain")) return; // office programs add a picture of the text
         const [file] = picturesIn(event.clipboardData);
         if (file) open({ kind: "dropped", file });
       },

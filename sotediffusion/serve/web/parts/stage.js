@@ -37,7 +37,7 @@ function Drawing({ job }) {
   const { width, height, count } = job.request;
   return html`<div class="frame">
     <div class="sheet drawing" style=${{ "--wide": width, "--high": height }}>
-      ${job.progress?.preview ? html`<${Preview} job=${job} />` : html`<div class="blank"></div>`}
+      ${job.progress?.preview ? html`<${Preview} key=${job.id} job=${job} />` : html`<div class="blank"></div>`}
     </div>
   </div>
   <div class="stage-foot">
